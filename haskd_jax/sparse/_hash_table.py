@@ -1,0 +1,120 @@
+"""Open-addressing hash tables of coordinates, built and read in parallel.
+
+Slots hold row indices, -1 where empty; coordinates themselves are compared, never only hashes. Probes
+are triangular (steps 1, 2, 3, ... round a power of two), which visits every slot.
+
+Insertion runs in rounds: every row claims a slot, the lowest row keeps it, the others move on. A row
+that loses its slot later, to a lower row that arrives there, moves on too. As every slot prefers lower
+rows, the outcome is the table that inserting rows one by one in order gives: it depends on nothing
+but the coordinates.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int32, UInt32
+
+from haskd_jax.sparse import _native
+from haskd_jax.sparse._implementation import run
+
+
+def table_size(entries: int) -> int:
+    """Slots for `entries` rows: a power of two, at most half full."""
+    return 1 << max(1, (2 * entries - 1).bit_length())
+
+
+def build(
+    coords: Int32[Array, "V 4"], mask: Bool[Array, "V"], implementation: str | None
+) -> Int32[Array, "T"]:
+    """The table of distinct coordinates whose valid rows come first."""
+
+    def xla(coords, mask):
+        rows = jnp.arange(coords.shape[0], dtype=jnp.int32)
+        table, _ = _insert(coords, mask, lambda owner: owner == rows)
+        return jnp.where(table == coords.shape[0], -1, table)
+
+    def native(coords, mask):
+        result = jax.ShapeDtypeStruct((table_size(coords.shape[0]),), jnp.int32)
+        return _native.call("haskd_build_table", result, coords, mask)
+
+    return run(implementation, native=native, xla=xla, args=(coords, mask))
+
+
+def first_rows(coords: Int32[Array, "N 4"], mask: Bool[Array, "N"]) -> Int32[Array, "N"]:
+    """For each row the first row with the same coordinates, among rows with `mask`; else anything."""
+
+    def is_mine(owner):
+        return jnp.all(coords.at[owner].get(mode="clip") == coords, axis=1)
+
+    table, slot = _insert(coords, mask, is_mine)
+    return table[slot]
+
+
+def find(
+    coords: Int32[Array, "V 4"],
+    table: Int32[Array, "T"],
+    queries: Int32[Array, "M 4"],
+    implementation: str | None,
+) -> Int32[Array, "M"]:
+    """Row of each query in the table, -1 where there is none."""
+
+    def xla(coords, table, queries):
+        def missed(row):
+            return (row >= 0) & jnp.any(coords[row] != queries, axis=1)
+
+        def probe(state):
+            step, slot, row = state
+            slot = (slot + step) & _last(table)
+            return step + 1, slot, jnp.where(missed(row), table[slot], row)
+
+        slot = _hash(queries) & _last(table)
+        state = (jnp.uint32(1), slot, table[slot])
+        return jax.lax.while_loop(lambda state: jnp.any(missed(state[2])), probe, state)[2]
+
+    def native(coords, table, queries):
+        result = jax.ShapeDtypeStruct(queries.shape[:1], jnp.int32)
+        return _native.call("haskd_lookup", result, coords, table, queries)
+
+    return run(implementation, native=native, xla=xla, args=(coords, table, queries))
+
+
+def _insert(coords, mask, is_mine):
+    """Slots of all rows with `mask`; `is_mine(owner)` says which rows are content with a slot's owner.
+
+    Returns:
+      The table, with V where a slot is empty, and the slot of each row.
+    """
+    count = coords.shape[0]
+    # Rows without mask claim with V, which takes nothing from anyone.
+    claim = jnp.where(mask, jnp.arange(count, dtype=jnp.int32), count)
+    size = table_size(count)
+    slot = _hash(coords) & jnp.uint32(size - 1)
+    table = jnp.full(size, count, jnp.int32).at[slot].min(claim)
+
+    def lost(state):
+        table, slot, _ = state
+        return mask & ~is_mine(table[slot])
+
+    def move_on(state):
+        table, slot, step = state
+        moving = lost(state)
+        slot = jnp.where(moving, (slot + step) & jnp.uint32(size - 1), slot)
+        step = step + moving.astype(jnp.uint32)
+        return table.at[slot].min(claim), slot, step
+
+    state = (table, slot, jnp.ones_like(slot))
+    table, slot, _ = jax.lax.while_loop(lambda state: jnp.any(lost(state)), move_on, state)
+    return table, slot
+
+
+def _last(table) -> UInt32[Array, ""]:
+    return jnp.uint32(table.shape[0] - 1)
+
+
+def _hash(coords: Int32[Array, "N 4"]) -> UInt32[Array, "N"]:
+    # As `hash` in kernels/grid.cc: both build and read the same tables.
+    h = jnp.zeros(coords.shape[0], jnp.uint32)
+    for value in coords.astype(jnp.uint32).T:
+        h = (h ^ value) * jnp.uint32(0x9E3779B1)
+        h = h ^ (h >> jnp.uint32(15))
+    h = h * jnp.uint32(0x85EBCA77)
+    return h ^ (h >> jnp.uint32(13))

@@ -1,0 +1,95 @@
+"""The native CPU kernels: found, loaded and registered with XLA once, where they exist."""
+
+import ctypes
+import functools
+import importlib.util
+import logging
+import os
+
+import jax
+import jax.numpy as jnp
+
+_log = logging.getLogger("haskd_jax")
+_TARGETS = (
+    *(f"haskd_{op}_{dtype}" for dtype in ("f32", "f64") for op in (
+        "conv", "conv_weight_grad", "segment_sum", "gather_rows")),
+    "haskd_voxelize",
+    "haskd_build_table",
+    "haskd_lookup",
+    "haskd_neighbours",
+)  # fmt: skip
+
+
+@functools.cache
+def native_available() -> bool:
+    """Whether the native CPU kernels are loaded; the first call loads them.
+
+    The environment variable `HASKD_JAX_NATIVE` set to `0` leaves them out, set to a path names the
+    library to load. Where they are missing or do not load, one log line says so, and the portable
+    implementation gives the same results, more slowly.
+
+    Returns:
+      True where `implementation="native"` can be asked for.
+
+    Example:
+      >>> native_available() in (True, False)
+      True
+    """
+    path = os.environ.get("HASKD_JAX_NATIVE")
+    try:
+        if path == "0":
+            raise OSError("HASKD_JAX_NATIVE=0")
+        library = ctypes.CDLL(path or _installed_library())
+        for name in _TARGETS:
+            handler = jax.ffi.pycapsule(getattr(library, name))
+            jax.ffi.register_ffi_target(name, handler, platform="cpu")
+    except (OSError, AttributeError, RuntimeError) as error:
+        _log.warning("native CPU kernels not loaded (%s): portable implementation in use", error)
+        return False
+    return True
+
+
+def _installed_library() -> str:
+    spec = importlib.util.find_spec("haskd_jax._native")
+    if spec is None or spec.origin is None:
+        raise OSError("not built: no C++ compiler was found when haskd_jax was installed")
+    return spec.origin
+
+
+def call(
+    name: str, result: jax.ShapeDtypeStruct | tuple[jax.ShapeDtypeStruct, ...], *args, **attributes
+):
+    """Calls a native kernel. Under `vmap` it runs once for each element, in turn."""
+    # Under shard_map the results vary over the mesh axes that the arguments, all alike, vary over.
+    first = jax.typeof(args[0])
+    if first.manual_axis_type.varying:
+        sharding = jax.NamedSharding(first.sharding.mesh, jax.P())
+        result = jax.tree.map(
+            lambda r: jax.ShapeDtypeStruct(
+                r.shape, r.dtype, sharding=sharding, manual_axis_type=first.manual_axis_type
+            ),
+            result,
+        )
+    return jax.ffi.ffi_call(name, result, vmap_method="sequential")(*args, **attributes)
+
+
+def call_float(name: str, shape: tuple[int, ...], floats: tuple[jax.Array, ...], *others):
+    """Calls a kernel that exists for float32 and float64; narrower floats are widened around it.
+
+    Args:
+      name: of the kernel, without the dtype.
+      shape: of the one result, whose dtype is that of `floats`.
+      floats: first arguments, all of one dtype.
+      others: further arguments.
+    """
+    dtype = floats[0].dtype
+    wide = sum_dtype(dtype)
+    suffix = {"float32": "f32", "float64": "f64"}[wide.name]
+    widened = (array.astype(wide) for array in floats)
+    result = call(f"{name}_{suffix}", jax.ShapeDtypeStruct(shape, wide), *widened, *others)
+    return result.astype(dtype)
+
+
+def sum_dtype(dtype) -> jnp.dtype:
+    """What sums of `dtype` are formed in: float64 for float64, float32 for narrower floats."""
+    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)

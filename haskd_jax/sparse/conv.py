@@ -1,0 +1,201 @@
+"""Sparse convolution.
+
+Forward, input gradient and weight gradient are one bilinear map seen from its three sides, so each
+is written with the others and all can be differentiated again:
+
+    out[i]  = sum_k features[neighbours[k, i]] @ weights[k]
+    d features = the same, through the map turned round, with weights[k] transposed
+    d weights[k] = sum_i outer(features[neighbours[k, i]], d out[i])
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from haskd_jax.sparse import _native
+from haskd_jax.sparse import _validate as validate
+from haskd_jax.sparse._implementation import run
+from haskd_jax.sparse._shard import varying
+from haskd_jax.sparse._validate import AnyArray
+from haskd_jax.sparse.kernel_map import KernelMap
+
+
+def conv(
+    features: Float[AnyArray, "V_in C"],
+    weights: Float[AnyArray, "K C D"],
+    kmap: KernelMap,
+    *,
+    implementation: str | None = None,
+) -> Float[Array, "V_out D"]:
+    """Sparse convolution (cross-correlation): `out[i] = sum_k features[neighbours[k, i]] @ weights[k]`.
+
+    Submanifold, strided, transposed and inverse convolution differ in the map alone. Sums are formed
+    in float32 (float64 for float64), in an order that does not depend on the number of threads. Rows
+    without a neighbour, padding among them, are zero; values in padding rows are never read.
+
+    Args:
+      features: `[V_in, C]`, float32, bfloat16, float16 or float64.
+      weights: `[K, C, D]`, same dtype; offsets in the order of `kernel_offsets`.
+      kmap: from the grid of `features` to that of the result.
+      implementation: None for the best there is; "xla" is portable, "native" runs on CPU.
+
+    Returns:
+      `[V_out, D]`, dtype of `features`.
+
+    Raises:
+      ValueError: for shapes or dtypes that disagree, or an implementation that is not available.
+
+    Example:
+      >>> import numpy as np
+      >>> from haskd_jax import sparse
+      >>> grid, _ = sparse.grid_from_coords(np.array([[0, 0, 0, 0], [0, 0, 0, 1]]), capacity=3)
+      >>> kmap = sparse.kernel_map(grid, kernel_size=3)
+      >>> conv(jnp.array([[1.0], [10.0], [7.0]]), jnp.ones((27, 1, 1)), kmap)[:, 0].tolist()
+      [11.0, 11.0, 0.0]
+    """
+    offsets, outputs = kmap.neighbours.shape
+    inputs = outputs if kmap.reverse is None else kmap.reverse.shape[1]
+    features = validate.array("features", features, shape=(inputs, None), kinds="f")
+    weights = validate.array(
+        "weights", weights, shape=(offsets, features.shape[1], None), kinds="f"
+    )
+    if features.dtype != weights.dtype:
+        raise ValueError(
+            f"weights has dtype {weights.dtype}, features {features.dtype}: cast one to the other's"
+        )
+    features, weights, kmap = varying((features, weights, kmap))
+    return _conv_compiled(features, weights, kmap, implementation)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _conv(features, weights, kmap, implementation):
+    return run(
+        implementation,
+        native=_conv_native,
+        xla=_conv_xla,
+        args=(features, weights, kmap.neighbours),
+    )
+
+
+def _conv_forward(features, weights, kmap, implementation):
+    return _conv(features, weights, kmap, implementation), (features, weights, kmap)
+
+
+def _conv_backward(implementation, residuals, cotangent):
+    features, weights, kmap = residuals
+    d_features = _conv(cotangent, *_turned(weights, kmap), implementation)
+    d_weights = _weight_gradient(features, cotangent, kmap, implementation)
+    return d_features, d_weights, None
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
+_conv_compiled = jax.jit(_conv, static_argnums=3)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _weight_gradient(features, cotangent, kmap, implementation):
+    """[K, C, D] from features [V_in, C] and the result's cotangent [V_out, D]."""
+    return run(
+        implementation,
+        native=_weight_gradient_native,
+        xla=_weight_gradient_xla,
+        args=(features, cotangent, kmap.neighbours),
+    )
+
+
+def _weight_gradient_forward(features, cotangent, kmap, implementation):
+    result = _weight_gradient(features, cotangent, kmap, implementation)
+    return result, (features, cotangent, kmap)
+
+
+def _weight_gradient_backward(implementation, residuals, weights):
+    features, cotangent, kmap = residuals
+    d_features = _conv(cotangent, *_turned(weights, kmap), implementation)
+    return d_features, _conv(features, weights, kmap, implementation), None
+
+
+_weight_gradient.defvjp(_weight_gradient_forward, _weight_gradient_backward)
+
+
+def _turned(weights, kmap):
+    """Weights and map of the transposed convolution."""
+    transposed = jnp.swapaxes(weights, 1, 2)
+    if kmap.reverse is None:
+        return transposed[::-1], kmap  # the reversed map is this map with offsets mirrored
+    return transposed, kmap.T
+
+
+def _gather(features, rows):
+    return features.at[rows].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+
+
+def _conv_xla(features, weights, neighbours):
+    """One gather and matrix product an offset, added where the sums stand: no scatter."""
+
+    def term(weight, rows):
+        return jnp.matmul(
+            _gather(features, rows),
+            weight,
+            preferred_element_type=_native.sum_dtype(features.dtype),
+        )
+
+    def add(total, offset):
+        return total + term(*offset), None
+
+    first = term(weights[0], neighbours[0])
+    total, _ = jax.lax.scan(add, first, (weights[1:], neighbours[1:]))
+    return total.astype(features.dtype)
+
+
+def _weight_gradient_xla(features, cotangent, neighbours):
+    # A row that meets no neighbour is padding, where the cotangent may hold anything.
+    used = jnp.any(neighbours >= 0, axis=0)
+    cotangent = jnp.where(used[:, None], cotangent, 0)
+    return jax.lax.platform_dependent(
+        features, cotangent, neighbours, cpu=_products_by_rows, default=_products_by_offset
+    ).astype(features.dtype)
+
+
+def _products_by_offset(features, cotangent, neighbours):
+    def product(rows):
+        return jnp.matmul(
+            _gather(features, rows).T,
+            cotangent,
+            preferred_element_type=_native.sum_dtype(features.dtype),
+        )
+
+    return jax.lax.map(product, neighbours)
+
+
+def _products_by_rows(features, cotangent, neighbours, rows_at_once=128):
+    """A few rows at a time: XLA:CPU shares longer sums out among its threads, however many it has."""
+    offsets, outputs = neighbours.shape
+    padding = -outputs % rows_at_once
+    neighbours = jnp.pad(neighbours, ((0, 0), (0, padding)), constant_values=-1)
+    neighbours = neighbours.reshape(offsets, -1, rows_at_once).swapaxes(0, 1)
+    cotangent = jnp.pad(cotangent, ((0, padding), (0, 0)))
+    cotangent = cotangent.reshape(-1, rows_at_once, cotangent.shape[1])
+
+    def products(rows, gradient):
+        return jnp.einsum(
+            "krc,rd->kcd", _gather(features, rows), gradient,
+            preferred_element_type=_native.sum_dtype(features.dtype),
+        )  # fmt: skip
+
+    def add(total, chunk):
+        return total + products(*chunk), None
+
+    first = products(neighbours[0], cotangent[0])
+    return jax.lax.scan(add, first, (neighbours[1:], cotangent[1:]))[0]
+
+
+def _conv_native(features, weights, neighbours):
+    shape = (neighbours.shape[1], weights.shape[2])
+    return _native.call_float("haskd_conv", shape, (features, weights), neighbours)
+
+
+def _weight_gradient_native(features, cotangent, neighbours):
+    shape = (neighbours.shape[0], features.shape[1], cotangent.shape[1])
+    return _native.call_float("haskd_conv_weight_grad", shape, (features, cotangent), neighbours)

@@ -1,0 +1,212 @@
+// Compiled once for each instruction set, with HASKD_ISA naming it. Vectors are the compiler's own
+// (GCC's and Clang's vector extension), so that one source serves SSE2, NEON, AVX2 and AVX-512.
+
+#include "gemm_kernels.h"
+
+namespace haskd {
+namespace HASKD_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+constexpr int kAccumulators = 24;  // of 32 registers
+constexpr int kMaxPanel = 4;       // vectors side by side in a panel
+#elif defined(__AVX__)
+constexpr int kVectorBytes = 32;
+constexpr int kAccumulators = 12;  // of 16 registers
+constexpr int kMaxPanel = 3;
+#else
+constexpr int kVectorBytes = 16;
+constexpr int kAccumulators = 12;
+constexpr int kMaxPanel = 3;
+#endif
+
+template <typename T>
+struct Vector {
+  typedef T type __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));
+  static constexpr int width = kVectorBytes / sizeof(T);
+};
+
+template <typename T>
+int64_t vectors(int64_t columns) {
+  return (columns + Vector<T>::width - 1) / Vector<T>::width;
+}
+
+template <typename T>
+int64_t padded_columns(int64_t columns) {
+  return vectors<T>(columns) * Vector<T>::width;
+}
+
+// Calls visit(first column, width in vectors) for each panel. Columns are shared out evenly: seven
+// vectors make panels of 4 and 3, not of 4, 2 and 1.
+template <typename T, typename Visit>
+void for_each_panel(int64_t columns, Visit visit) {
+  const int64_t total = vectors<T>(columns);
+  const int64_t panels = (total + kMaxPanel - 1) / kMaxPanel;
+  int64_t first = 0;
+  for (int64_t panel = 0; panel < panels; ++panel) {
+    const int64_t width = total / panels + (panel < total % panels);
+    visit(first * Vector<T>::width, width);
+    first += width;
+  }
+}
+
+template <typename T>
+void pack(const T* weights, int64_t channels, int64_t columns, T* packed) {
+  for_each_panel<T>(columns, [&](int64_t first, int64_t width) {
+    const int64_t panel_columns = width * Vector<T>::width;
+    for (int64_t c = 0; c < channels; ++c) {
+      for (int64_t i = 0; i < panel_columns; ++i) {
+        *packed++ = first + i < columns ? weights[c * columns + first + i] : T(0);
+      }
+    }
+  });
+}
+
+// A register block: kRows gathered rows times a panel of kWidth vectors.
+template <typename T, int kWidth, int kRows>
+void multiply_block(const T* const* in, const int32_t* out, const T* panel, int64_t channels,
+                    T* accumulators, int64_t stride) {
+  using V = typename Vector<T>::type;
+  constexpr int kLanes = Vector<T>::width;
+  V sum[kRows][kWidth];
+  const T* row[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    row[r] = in[r];
+    const T* source = accumulators + out[r] * stride;
+    for (int w = 0; w < kWidth; ++w) sum[r][w] = *reinterpret_cast<const V*>(source + w * kLanes);
+  }
+  for (int64_t c = 0; c < channels; ++c) {
+    V weight[kWidth];
+    for (int w = 0; w < kWidth; ++w) {
+      weight[w] = *reinterpret_cast<const V*>(panel + (c * kWidth + w) * kLanes);
+    }
+    for (int r = 0; r < kRows; ++r) {
+      const T x = row[r][c];
+      for (int w = 0; w < kWidth; ++w) sum[r][w] += weight[w] * x;
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    T* target = accumulators + out[r] * stride;
+    for (int w = 0; w < kWidth; ++w) *reinterpret_cast<V*>(target + w * kLanes) = sum[r][w];
+  }
+}
+
+template <typename T, int kWidth, int kRows>
+void multiply_rest(const T* const* in, const int32_t* out, int64_t count, const T* panel,
+                   int64_t channels, T* accumulators, int64_t stride) {
+  if constexpr (kRows > 0) {
+    if (count == kRows) {
+      multiply_block<T, kWidth, kRows>(in, out, panel, channels, accumulators, stride);
+    } else {
+      multiply_rest<T, kWidth, kRows - 1>(in, out, count, panel, channels, accumulators, stride);
+    }
+  }
+}
+
+template <typename T, int kWidth>
+void multiply_panel(const T* const* in, const int32_t* out, int64_t count, const T* panel,
+                    int64_t channels, T* accumulators, int64_t stride) {
+  constexpr int kRows = kAccumulators / kWidth;
+  int64_t i = 0;
+  for (; i + kRows <= count; i += kRows) {
+    multiply_block<T, kWidth, kRows>(in + i, out + i, panel, channels, accumulators, stride);
+  }
+  multiply_rest<T, kWidth, kRows - 1>(in + i, out + i, count - i, panel, channels, accumulators,
+                                      stride);
+}
+
+template <typename T>
+void multiply(const T* const* in, const int32_t* out, int64_t count, const T* packed,
+              int64_t channels, int64_t columns, T* accumulators) {
+  const int64_t stride = padded_columns<T>(columns);
+  for_each_panel<T>(columns, [&](int64_t first, int64_t width) {
+    const T* panel = packed + first * channels;
+    T* target = accumulators + first;
+    if (width == 1) multiply_panel<T, 1>(in, out, count, panel, channels, target, stride);
+    if (width == 2) multiply_panel<T, 2>(in, out, count, panel, channels, target, stride);
+    if (width == 3) multiply_panel<T, 3>(in, out, count, panel, channels, target, stride);
+    if constexpr (kMaxPanel > 3) {
+      if (width == 4) multiply_panel<T, 4>(in, out, count, panel, channels, target, stride);
+    }
+  });
+}
+
+// A register block of the weight gradient: kRows channels times a panel of kWidth vectors.
+template <typename T, int kWidth, int kRows>
+void outer_block(const T* const* in, const T* const* cotangent, int64_t count, int64_t channel,
+                 int64_t column, T* gradient, int64_t stride) {
+  using V = typename Vector<T>::type;
+  constexpr int kLanes = Vector<T>::width;
+  V sum[kRows][kWidth];
+  for (int r = 0; r < kRows; ++r) {
+    for (int w = 0; w < kWidth; ++w) {
+      sum[r][w] = *reinterpret_cast<const V*>(gradient + (channel + r) * stride + column + w * kLanes);
+    }
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    const T* x = in[i] + channel;
+    const T* dy = cotangent[i] + column;
+    V value[kWidth];
+    for (int w = 0; w < kWidth; ++w) value[w] = *reinterpret_cast<const V*>(dy + w * kLanes);
+    for (int r = 0; r < kRows; ++r) {
+      for (int w = 0; w < kWidth; ++w) sum[r][w] += value[w] * x[r];
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int w = 0; w < kWidth; ++w) {
+      *reinterpret_cast<V*>(gradient + (channel + r) * stride + column + w * kLanes) = sum[r][w];
+    }
+  }
+}
+
+template <typename T, int kWidth, int kRows>
+void outer_rest(const T* const* in, const T* const* cotangent, int64_t count, int64_t channel,
+                int64_t rows, int64_t column, T* gradient, int64_t stride) {
+  if constexpr (kRows > 0) {
+    if (rows == kRows) {
+      outer_block<T, kWidth, kRows>(in, cotangent, count, channel, column, gradient, stride);
+    } else {
+      outer_rest<T, kWidth, kRows - 1>(in, cotangent, count, channel, rows, column, gradient,
+                                       stride);
+    }
+  }
+}
+
+template <typename T, int kWidth>
+void outer_panel(const T* const* in, const T* const* cotangent, int64_t count, int64_t channels,
+                 int64_t column, T* gradient, int64_t stride) {
+  constexpr int kRows = kAccumulators / kWidth;
+  int64_t c = 0;
+  for (; c + kRows <= channels; c += kRows) {
+    outer_block<T, kWidth, kRows>(in, cotangent, count, c, column, gradient, stride);
+  }
+  outer_rest<T, kWidth, kRows - 1>(in, cotangent, count, c, channels - c, column, gradient, stride);
+}
+
+template <typename T>
+void outer_products(const T* const* in, const T* const* cotangent, int64_t count, int64_t channels,
+                    int64_t columns, T* gradient) {
+  const int64_t stride = padded_columns<T>(columns);
+  for_each_panel<T>(columns, [&](int64_t first, int64_t width) {
+    if (width == 1) outer_panel<T, 1>(in, cotangent, count, channels, first, gradient, stride);
+    if (width == 2) outer_panel<T, 2>(in, cotangent, count, channels, first, gradient, stride);
+    if (width == 3) outer_panel<T, 3>(in, cotangent, count, channels, first, gradient, stride);
+    if constexpr (kMaxPanel > 3) {
+      if (width == 4) outer_panel<T, 4>(in, cotangent, count, channels, first, gradient, stride);
+    }
+  });
+}
+
+template <typename T>
+constexpr GemmKernels<T> kernels() {
+  return {padded_columns<T>, pack<T>, multiply<T>, outer_products<T>};
+}
+
+}  // namespace
+
+extern const GemmKernels<float> f32 = kernels<float>();
+extern const GemmKernels<double> f64 = kernels<double>();
+
+}  // namespace HASKD_ISA
+}  // namespace haskd
