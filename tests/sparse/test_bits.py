@@ -1,0 +1,98 @@
+"""The same inputs give the same bits: every run, in every process, with any number of threads."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from haskd_jax import sparse
+
+from . import common
+from .clouds import VOXEL_SIZE, wall_cells
+
+
+def digest(tree):
+    """One hash over all bits of a tree of arrays."""
+    state = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        state.update(np.asarray(leaf).tobytes())
+    return state.hexdigest()
+
+
+def run(implementation, size=60):
+    """Digests of every op that has an order to choose, on more rows than any tile."""
+    rng = np.random.default_rng(0)
+    cells = np.repeat(wall_cells(rng, size=size), 2, axis=0)
+    points = (cells[:, 1:] + rng.uniform(0.1, 0.9, (len(cells), 3))) * VOXEL_SIZE
+    points = points[rng.permutation(len(points))].astype(np.float32)
+    batch, mask = np.zeros(len(points), np.int32), np.ones(len(points), bool)
+    capacity = len(points) // 2
+
+    grid, row = common.voxelize(
+        points, batch, mask, capacity=capacity, implementation=implementation
+    )
+    coarse = common.downsample(grid, capacity=capacity, implementation=implementation)
+    maps = [
+        common.kernel_map(grid, out, kernel_size=k, implementation=implementation)
+        for out, k in ((None, 3), (coarse, 2))
+    ]
+    inputs = rng.normal(size=(2, capacity, 32)).astype(np.float32)
+    weights = rng.normal(size=(27, 32, 32)).astype(np.float32)
+    convolved = [
+        common.conv_and_gradients(
+            inputs[0], weights[: k**3], kmap, inputs[1], implementation=implementation
+        )
+        for kmap, k in zip(maps, (3, 2), strict=True)
+    ]
+    features = jnp.asarray(rng.normal(size=(len(points), 16)), jnp.float32)
+    total = sparse.segment_sum(features, row, capacity, implementation=implementation)
+    back = sparse.devoxelize(total, grid, points, mode="trilinear", implementation=implementation)
+    parts = {"grids": (grid, row, coarse), "maps": maps, "conv": convolved, "sums": (total, back)}
+    return {name: digest(tree) for name, tree in parts.items()}
+
+
+def in_a_process(implementation, root, **environment):
+    """`run` in a fresh process, and how many threads XLA's pool has there."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.sparse.test_bits", implementation],
+        cwd=root,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module", params=common.IMPLEMENTATIONS)
+def first(request):
+    """An implementation and its digests in this process."""
+    return request.param, run(request.param)
+
+
+def test_the_same_bits_again(first):
+    implementation, digests = first
+    assert run(implementation) == digests
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+@pytest.mark.parametrize("num_threads", [1, 5])
+def test_the_same_bits_in_another_process_with_any_number_of_threads(first, num_threads, root):
+    implementation, digests = first
+    # XLA's CPU client sizes its pool by NPROC, which runs the native kernels too.
+    other = in_a_process(implementation, root, NPROC=str(num_threads), XLA_FLAGS="")
+    assert other == {"threads": num_threads, "digests": digests}
+
+
+if __name__ == "__main__":
+    result = run(sys.argv[1])
+    names = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
+    print(json.dumps({"threads": names.count("tf_XLAEigen"), "digests": result}))
