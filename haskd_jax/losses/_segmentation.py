@@ -1,0 +1,162 @@
+"""Losses against labels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Integer, ScalarLike
+
+from haskd_jax.losses._arguments import (
+    check_not_negative,
+    check_shape,
+    known,
+    to_float,
+    to_labels,
+    to_mask,
+    zero_rows,
+)
+from haskd_jax.losses._sort import argsort_descending, take
+
+
+def cross_entropy(
+    logits: Float[ArrayLike, "*V C"],
+    labels: Integer[ArrayLike, "*V"],
+    *,
+    class_weights: Float[ArrayLike, " C"] | None = None,
+    label_smoothing: ScalarLike = 0.0,
+    where: Bool[ArrayLike, "*V"] | None = None,
+) -> Float[Array, "*V"]:
+    """Softmax cross entropy with integer labels, one value per voxel.
+
+    With smoothing e, class weights w and p = softmax(logits), the value of a voxel with label y is
+    -(1 - e) w_y log p_y - e/C sum_c w_c log p_c.
+
+    Args:
+        logits: [*V, C].
+        labels: [*V] integers in [-1, C); -1 is ignored and its value is 0.
+        class_weights: [C] at least 0; default 1.
+        label_smoothing: in [0, 1), how much of the target is spread evenly over the classes.
+        where: [*V] True for voxels that count; default all.
+
+    Returns:
+        [*V] in f32 (f64 if an input is f64); 0 where ignored. Its mean is
+        `masked_mean(values, where=where & (labels >= 0))`.
+
+    Raises:
+        ValueError: for shapes that disagree, labels outside [-1, C), negative class weights, or a
+            label_smoothing outside [0, 1).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from haskd_jax import losses
+        >>> logits = jnp.array([[2.0, 0.0], [0.0, 0.0], [5.0, 1.0]])
+        >>> labels = jnp.array([0, 1, -1])
+        >>> values = losses.cross_entropy(logits, labels)
+        >>> print(values.round(4))
+        [0.1269 0.6931 0.    ]
+        >>> print(losses.masked_mean(values, where=labels >= 0).round(4))
+        0.41
+
+    References:
+        Szegedy et al., Rethinking the Inception Architecture for Computer Vision, CVPR 2016
+        (https://arxiv.org/abs/1512.00567), for label smoothing.
+    """
+    if class_weights is None:
+        (logits,) = to_float(logits)
+        class_weights = jnp.ones(logits.shape[-1:], logits.dtype)
+    else:
+        logits, class_weights = to_float(logits, class_weights)
+    num_classes = logits.shape[-1]
+    check_shape("class_weights", class_weights, (num_classes,), "one weight per class")
+    check_not_negative("class_weights", class_weights)
+    if known(label_smoothing) and not 0 <= np.asarray(label_smoothing) < 1:
+        raise ValueError(f"label_smoothing is {label_smoothing}, expected a number in [0, 1)")
+    valid, target = _targets(labels, logits.shape, where)
+
+    log_p = jax.nn.log_softmax(zero_rows(logits, valid))
+    weighted = -jnp.broadcast_to(class_weights, log_p.shape) * log_p
+    hard = jnp.sum(jnp.where(target, weighted, jnp.zeros_like(weighted)), axis=-1)
+    smoothing = jnp.asarray(label_smoothing, log_p.dtype)
+    values = (1 - smoothing) * hard + smoothing * jnp.mean(weighted, axis=-1)
+    return jnp.where(valid, values, jnp.zeros_like(values))
+
+
+def lovasz_softmax(
+    logits: Float[ArrayLike, "V C"],
+    labels: Integer[ArrayLike, " V"],
+    *,
+    where: Bool[ArrayLike, " V"] | None = None,
+) -> Float[Array, ""]:
+    """Lovasz-softmax: a surrogate of 1 - mIoU over the classes that the labels hold.
+
+    A loss of the set of voxels and not of each, so it is a scalar. Where predictions are certain it
+    equals 1 - IoU averaged over the classes present. Batches are a `vmap`, for a mean over scenes,
+    or one long list of voxels.
+
+    Args:
+        logits: [V, C], before the softmax.
+        labels: [V] integers in [-1, C); -1 is ignored.
+        where: [V] True for voxels that count; default all.
+
+    Returns:
+        A scalar in [0, 1], in f32 (f64 if the logits are f64); 0 where no voxel counts.
+
+    Raises:
+        ValueError: for shapes that disagree or labels outside [-1, C).
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from haskd_jax import losses
+        >>> logits = jnp.array([[9.0, 0.0], [9.0, 0.0], [0.0, 9.0], [0.0, 9.0]])
+        >>> labels = jnp.array([0, 0, 0, 1])  # IoU 2/3 and 1/2
+        >>> print(f"{losses.lovasz_softmax(logits, labels):.3f}")
+        0.417
+        >>> scenes = jnp.stack([logits, -logits]), jnp.stack([labels, labels])
+        >>> print(jax.jit(jax.vmap(losses.lovasz_softmax))(*scenes).round(2))
+        [0.42 0.87]
+
+    References:
+        Berman, Rannen Triki and Blaschko, The Lovasz-Softmax Loss, CVPR 2018
+        (https://arxiv.org/abs/1705.08790).
+    """
+    (logits,) = to_float(logits)
+    valid, target = _targets(labels, logits.shape, where)
+    probabilities = jax.nn.softmax(zero_rows(logits, valid)).T
+    target, valid = target.T, jnp.broadcast_to(valid, target.T.shape)  # [C, V] from here on
+
+    errors = jnp.where(target, 1 - probabilities, probabilities)
+    weights = _jaccard_weights(jax.lax.stop_gradient(errors), target, valid)
+    per_class = jnp.sum(errors * weights, axis=-1)
+    present = jnp.any(target, axis=-1)
+    count = jnp.maximum(jnp.sum(present.astype(errors.dtype)), 1)
+    return jnp.sum(jnp.where(present, per_class, jnp.zeros_like(per_class))) / count
+
+
+def _targets(
+    labels: ArrayLike, shape: tuple[int, ...], where: ArrayLike | None
+) -> tuple[Bool[Array, "*V"], Bool[Array, "*V C"]]:
+    """Which voxels count, and their labels one-hot; a row without a label that counts is False."""
+    labels, in_range = to_labels(labels, shape[:-1], shape[-1])
+    valid = to_mask(where, labels.shape) & in_range & (labels >= 0)
+    return valid, jax.nn.one_hot(labels, shape[-1], dtype=bool) & valid[..., None]
+
+
+@jax.jit  # one compilation rather than twenty where lovasz_softmax runs op by op
+def _jaccard_weights(
+    errors: Float[Array, "C V"], target: Bool[Array, "C V"], valid: Bool[Array, "C V"]
+) -> Float[Array, "C V"]:
+    """Slope of the Lovasz extension of the Jaccard loss, per voxel; 0 where not valid.
+
+    Voxels join the set of mistakes in the order of their errors, and the slope is what each adds to
+    1 - I/U. That is 1/U for a voxel of the class (I shrinks by one) and I/(U(U-1)) for another (U
+    grows by one): closed forms, since differences of neighbouring losses would cancel in f32.
+    """
+    order = argsort_descending(jnp.abs(errors))  # abs: a softmax may round to just above 1
+    inside, outside = take(target, order), take(valid & ~target, order)
+    size = jnp.sum(target, axis=-1, keepdims=True, dtype=jnp.int32)
+    intersection = (size - jnp.cumsum(inside, axis=-1, dtype=jnp.int32)).astype(errors.dtype)
+    union = (size + jnp.cumsum(outside, axis=-1, dtype=jnp.int32)).astype(errors.dtype)
+    joins = 1 / jnp.maximum(union, 1)
+    slope = jnp.where(inside, joins, intersection * joins / jnp.maximum(union - 1, 1))
+    back = jax.vmap(lambda o, s: jnp.zeros_like(s).at[o].set(s, unique_indices=True))
+    return jnp.where(valid, back(order, slope), jnp.zeros_like(errors))
