@@ -1,0 +1,139 @@
+"""Clouds of people's own scans: PLY, PCD and NPZ to one form."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from haskd_jax.data.errors import DataError
+from haskd_jax.data.normals import mesh_normals
+from haskd_jax.data.pcd import read_pcd
+from haskd_jax.data.ply import read_ply
+from haskd_jax.data.scene import Cloud, check_cloud, finite_cloud
+
+Array = np.ndarray
+
+SUFFIXES = (".ply", ".pcd", ".npz")
+_LABEL = ("label", "labels", "class", "semantic", "segment")
+_INSTANCE = ("instance", "instances", "instance_id")
+_COLOUR = (
+    ("red", "green", "blue"),
+    ("r", "g", "b"),
+    ("diffuse_red", "diffuse_green", "diffuse_blue"),
+)
+
+
+def read_cloud(path: str | Path, *, metres_per_unit: float = 1.0) -> Cloud:
+    """Reads a cloud of one's own.
+
+    Args:
+        path: A .ply, .pcd or .npz file. NPZ keys: `points` (or `xyz`, `coord`) and, where known,
+            `colour` (`color`, `rgb`), `normals` (`normal`), `label`, `instance`.
+        metres_per_unit: What the file's coordinates are multiplied by.
+
+    Returns:
+        The cloud, which may hold points that are not finite. Colours given as fractions are
+        scaled to 0-255.
+
+    Raises:
+        DataError: Not readable, or arrays that do not fit together.
+    """
+    path = Path(path)
+    readers = {".ply": _from_ply, ".pcd": _from_pcd, ".npz": _from_npz}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(path, f"is none of {', '.join(SUFFIXES)}")
+    points, colour, normals, label, instance = reader(path)
+    if points is None:
+        raise DataError(path, "has no coordinates (x, y, z; in .npz: points)")
+    try:
+        cloud = Cloud(
+            points=(np.asarray(points, np.float64) * metres_per_unit).astype(np.float32),
+            colour=None if colour is None else _bytes(np.asarray(colour)),
+            normals=None if normals is None else np.asarray(normals, np.float32),
+            label=_integers(label, "label"),
+            instance=_integers(instance, "instance"),
+        )
+        for name, array in vars(cloud).items():
+            if array is not None and len(array) != len(cloud.points):
+                raise ValueError(f"{len(array)} rows of {name}, {len(cloud.points)} points")
+        check_cloud(finite_cloud(cloud)[0])
+    except ValueError as error:
+        raise DataError(path, str(error)) from error
+    return cloud
+
+
+def _bytes(colour: Array) -> Array:
+    if colour.dtype == np.uint8:
+        return colour
+    if not np.isfinite(colour).all() or colour.min(initial=0) < 0:
+        raise ValueError("colour: not finite, or below 0")
+    largest = colour.max(initial=0)
+    if colour.dtype.kind == "f" and largest <= 1:
+        return np.rint(colour * 255).astype(np.uint8)
+    if largest > 255:
+        if colour.dtype != np.uint16:
+            raise ValueError(f"colour: {largest} is above 255")
+        return (colour >> 8).astype(np.uint8)
+    return np.rint(colour).astype(np.uint8)
+
+
+def _integers(values: Array | None, name: str) -> Array | None:
+    if values is None:
+        return None
+    values = np.asarray(values)
+    integers = values.astype(np.int32)
+    if values.dtype.kind not in "iuf" or not np.array_equal(integers, values):
+        raise ValueError(f"{name}: not integers of 32 bits")
+    return integers
+
+
+Parts = tuple[Array | None, Array | None, Array | None, Array | None, Array | None]
+
+
+def _from_ply(path: Path) -> Parts:
+    ply = read_ply(path)
+    points = ply.columns(("x", "y", "z"))
+    colour = next((c for c in map(ply.columns, _COLOUR) if c is not None), None)
+    normals = ply.columns(("nx", "ny", "nz"))
+    if normals is None and points is not None and len(ply.faces):
+        normals = mesh_normals(points, ply.faces)
+    return points, colour, normals, ply.column(*_LABEL), ply.column(*_INSTANCE)
+
+
+def _from_pcd(path: Path) -> Parts:
+    fields = read_pcd(path)
+
+    def stack(*names: str) -> Array | None:
+        if any(name not in fields for name in names):
+            return None
+        return np.stack([fields[name] for name in names], axis=1)
+
+    return (
+        stack("x", "y", "z"),
+        fields.get("rgb"),
+        stack("normal_x", "normal_y", "normal_z"),
+        _first(fields, _LABEL),
+        _first(fields, _INSTANCE),
+    )
+
+
+def _from_npz(path: Path) -> Parts:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except OSError as error:
+        raise DataError(path, error.strerror or str(error)) from error
+    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise DataError(path, f"not readable as .npz without pickle ({error})") from error
+    return (
+        _first(arrays, ("points", "xyz", "coord")),
+        _first(arrays, ("colour", "color", "rgb")),
+        _first(arrays, ("normals", "normal")),
+        _first(arrays, _LABEL),
+        _first(arrays, _INSTANCE),
+    )
+
+
+def _first(arrays: dict[str, Array], names: tuple[str, ...]) -> Array | None:
+    return next((arrays[name] for name in names if name in arrays), None)

@@ -1,0 +1,136 @@
+"""`haskd prepare`: raw scans to the prepared form, from the command line."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from haskd_jax.data.own import OwnScans
+from haskd_jax.data.prepare import Result, Source, Summary, prepare
+from haskd_jax.data.s3dis import S3DIS
+from haskd_jax.data.scannet import ScanNet
+
+_FLAT = tyro.conf.arg(name="")
+
+
+def scannet(source: Annotated[ScanNet, _FLAT], out: Path, workers: int = 2) -> int:
+    """Prepares ScanNetV2, or anything in its layout.
+
+    Args:
+        source: The raw scans.
+        out: Where the prepared scenes go.
+        workers: How many processes; each holds one scene in memory.
+    """
+    return run(source, out, workers)
+
+
+def s3dis(source: Annotated[S3DIS, _FLAT], out: Path, workers: int = 2) -> int:
+    """Prepares S3DIS, with the images of 2D-3D-S if asked.
+
+    Args:
+        source: The raw scans.
+        out: Where the prepared scenes go.
+        workers: How many processes; each holds one room in memory.
+    """
+    return run(source, out, workers)
+
+
+def own(source: Annotated[OwnScans, _FLAT], out: Path, workers: int = 2) -> int:
+    """Prepares your own scans: clouds, or folders of posed RGB-D frames.
+
+    Args:
+        source: The raw scans.
+        out: Where the prepared scenes go.
+        workers: How many processes; each holds one scene in memory.
+    """
+    return run(source, out, workers)
+
+
+def run(source: Source, out: Path, workers: int) -> int:
+    """Prepares a source with a progress bar and prints what was left out and why.
+
+    Args:
+        source: The raw scans.
+        out: Where the prepared scenes go.
+        workers: How many processes.
+
+    Returns:
+        0 if every scene is there, 1 if one failed, 2 if nothing could be tried.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console()
+    bar = Progress(
+        "{task.description}",
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=console,
+    )
+    with bar:
+        task = bar.add_task(f"preparing {source.dataset}", total=None)
+
+        def on_result(result: Result, total: int) -> None:
+            bar.update(task, total=total, advance=1)
+            if result.status == "failed":
+                bar.console.print(f"[red]failed[/red] {escape(result.reason)}", soft_wrap=True)
+
+        try:
+            summary = prepare(source, out, workers=workers, on_result=on_result)
+        except (ValueError, OSError) as error:
+            bar.stop()
+            console.print(f"[red]error[/red] {escape(str(error))}", soft_wrap=True)
+            return 2
+    for line in report(summary):
+        console.print(escape(line), soft_wrap=True)
+    return 1 if summary.failed else 0
+
+
+def report(summary: Summary) -> list[str]:
+    """A preparation in words.
+
+    Args:
+        summary: What became of all scenes.
+
+    Returns:
+        Lines of text.
+
+    Example:
+        >>> report(Summary((Result("room", "failed", "room: a.ply: missing"),)))
+        ['0 scenes ready (0 of them were there already), 1 failed', '  room: a.ply: missing']
+    """
+    kept = sum(result.status == "kept" for result in summary.results)
+    ready = len(summary.results) - len(summary.failed)
+    lines = [
+        f"{ready} scenes ready ({kept} of them were there already), {len(summary.failed)} failed"
+    ]
+    lines += [f"  {result.reason}" for result in summary.failed]
+    drops = summary.drops()
+    if drops:
+        lines.append("left out:")
+        lines += [f"  {count:>12,}  {reason}" for reason, count in sorted(drops.items())]
+    notes = [note for result in summary.results for note in result.notes]
+    if notes:
+        lines.append("repaired or unusual:")
+        lines += [f"  {note}" for note in notes]
+    return lines
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs `haskd prepare`.
+
+    Args:
+        args: The arguments after `prepare`; those of the command line by default.
+
+    Returns:
+        The exit code.
+    """
+    commands: dict[str, Callable[..., int]] = {"scannet": scannet, "s3dis": s3dis, "own": own}
+    return tyro.extras.subcommand_cli_from_dict(commands, prog="haskd prepare", args=args)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
