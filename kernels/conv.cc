@@ -58,9 +58,12 @@ const GemmKernels<T>& kernels() {
 #undef HASKD_PICK
 }
 
-// Output rows a tile: few enough that their sums stay in the second-level cache, and that a small
-// cloud still makes work for every thread.
-int64_t forward_tile_rows(int64_t rows) { return std::clamp<int64_t>(rows / 16, 64, 384); }
+// Output rows a tile: few enough that their sums stay in the second-level cache and that a small
+// cloud makes work for every thread; not fewer, as each tile reads all weights. The sums of a row do
+// not depend on its tile.
+int64_t forward_tile_rows(int64_t rows, int64_t threads) {
+  return std::clamp<int64_t>(rows / (2 * std::max<int64_t>(1, threads)), 64, 384);
+}
 
 // The pairs of one offset in a range of output rows, dense.
 template <typename T>
@@ -100,7 +103,7 @@ ffi::Error conv(ffi::ThreadPool pool, ffi::Buffer<kType> features, ffi::Buffer<k
                 packed.get() + k * channels * padded);
   });
 
-  const int64_t tile_rows = forward_tile_rows(rows);
+  const int64_t tile_rows = forward_tile_rows(rows, pool.num_threads());
   parallel_for(pool, (rows + tile_rows - 1) / tile_rows, [&](int64_t tile) {
     const int64_t first = tile * tile_rows;
     const int64_t count = std::min(tile_rows, rows - first);
@@ -129,8 +132,10 @@ constexpr int64_t kTasks = 16;
 constexpr int64_t kPartRows = 4096;
 constexpr int64_t kMaxPartialBytes = 64 << 20;
 
-// Few enough that the gathered rows stay in the first caches, enough to pay for reading the sums.
+// Few enough that the gathered rows stay in the first caches, enough to pay for reading the sums;
+// which of the two weighs more depends on the channels.
 int64_t gradient_tile_rows(int64_t channels) {
+  if (channels >= 256) return 512;
   return std::clamp<int64_t>(12288 / std::max<int64_t>(1, channels), 128, 256);
 }
 
@@ -153,13 +158,15 @@ ffi::Error conv_weight_grad(ffi::ThreadPool pool, ffi::Buffer<kType> features,
   const int64_t parts = std::clamp<int64_t>(rows / kPartRows, 1, std::min(kTasks, most));
   const int64_t groups = std::min(offsets, (kTasks + parts - 1) / parts);
 
-  auto partial = aligned_array<T>(parts * size);
+  // One part of whole vectors is formed in the result itself.
+  const bool in_place = parts == 1 && padded == columns;
+  auto partial = in_place ? nullptr : aligned_array<T>(parts * size);
   parallel_for(pool, parts * groups, [&](int64_t task) {
     const int64_t part = task / groups, group = task % groups;
     const int64_t begin = rows * part / parts, end = rows * (part + 1) / parts;
     const int64_t first_offset = offsets * group / groups;
     const int64_t last_offset = offsets * (group + 1) / groups;
-    T* gradient = partial.get() + part * size;
+    T* gradient = in_place ? out : partial.get() + part * size;
     std::fill(gradient + first_offset * channels * padded, gradient + last_offset * channels * padded,
               T(0));
     auto scratch = padded == columns ? nullptr : aligned_array<T>(tile_rows * padded);
@@ -184,12 +191,15 @@ ffi::Error conv_weight_grad(ffi::ThreadPool pool, ffi::Buffer<kType> features,
     }
   });
 
-  parallel_for(pool, offsets * channels, [&](int64_t row) {
-    T* target = out + row * columns;
-    std::copy_n(partial.get() + row * padded, columns, target);
-    for (int64_t part = 1; part < parts; ++part) {
-      const T* source = partial.get() + part * size + row * padded;
-      for (int64_t i = 0; i < columns; ++i) target[i] += source[i];
+  if (in_place) return ffi::Error::Success();
+  parallel_for(pool, offsets, [&](int64_t k) {
+    for (int64_t row = k * channels; row < (k + 1) * channels; ++row) {
+      T* target = out + row * columns;
+      std::copy_n(partial.get() + row * padded, columns, target);
+      for (int64_t part = 1; part < parts; ++part) {
+        const T* source = partial.get() + part * size + row * padded;
+        for (int64_t i = 0; i < columns; ++i) target[i] += source[i];
+      }
     }
   });
   return ffi::Error::Success();

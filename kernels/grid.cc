@@ -106,7 +106,9 @@ struct Packing {
   Coord coord(Key key) const {
     Coord c;
     for (int a = 0; a < 4; ++a) {
-      const Key offset = width[a] > 0 ? (key >> shift[a]) & ((Key(1) << width[a]) - 1) : 0;
+      // Shifts by a whole key's width are not defined: an axis may have all of its bits, or none.
+      const Key mask = width[a] > 0 ? ~Key(0) >> (8 * sizeof(Key) - width[a]) : 0;
+      const Key offset = width[a] > 0 ? (key >> shift[a]) & mask : 0;
       c.axis[a] = static_cast<int32_t>(low[a] + static_cast<int64_t>(offset));
     }
     return c;

@@ -1,4 +1,4 @@
-"""A made-up furnished room: enough geometry to try and time the sparse engine on, without any file."""
+"""A made-up furnished room: geometry to try and time the sparse engine on, without any file."""
 
 import numpy as np
 

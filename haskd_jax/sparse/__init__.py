@@ -1,8 +1,9 @@
 """The sparse engine: voxel grids, kernel maps, convolution, pooling, interpolation.
 
-Arrays in, arrays out: everything is a pure function of arrays and of small frozen pytrees, padded to
-static shapes, and works under `jit`, `vmap`, `grad` and `shard_map`. Functions with `implementation`
-have a portable ("xla") and a native CPU ("native") implementation with the same results.
+Arrays in, arrays out: everything is a pure function of arrays and of small frozen pytrees, padded
+to static shapes, and works under `jit`, `vmap`, `grad` and `shard_map`. Functions with
+`implementation` have a portable ("xla") and a native CPU ("native") implementation with the same
+results.
 """
 
 from haskd_jax.sparse._native import native_available

@@ -1,12 +1,12 @@
 """Open-addressing hash tables of coordinates, built and read in parallel.
 
-Slots hold row indices, -1 where empty; coordinates themselves are compared, never only hashes. Probes
-are triangular (steps 1, 2, 3, ... round a power of two), which visits every slot.
+Slots hold row indices, -1 where empty; coordinates themselves are compared, never only hashes.
+Probes are triangular (steps 1, 2, 3, ... round a power of two), which visits every slot.
 
-Insertion runs in rounds: every row claims a slot, the lowest row keeps it, the others move on. A row
-that loses its slot later, to a lower row that arrives there, moves on too. As every slot prefers lower
-rows, the outcome is the table that inserting rows one by one in order gives: it depends on nothing
-but the coordinates.
+Insertion runs in rounds: every row claims a slot, the lowest row keeps it, the others move on. A
+row that loses its slot later, to a lower row that arrives there, moves on too. As every slot
+prefers lower rows, the outcome is the table that inserting rows one by one in order gives: it
+depends on nothing but the coordinates.
 """
 
 import jax
@@ -40,7 +40,7 @@ def build(
 
 
 def first_rows(coords: Int32[Array, "N 4"], mask: Bool[Array, "N"]) -> Int32[Array, "N"]:
-    """For each row the first row with the same coordinates, among rows with `mask`; else anything."""
+    """For each row with `mask` the first such row with the same coordinates; else anything."""
 
     def is_mine(owner):
         return jnp.all(coords.at[owner].get(mode="clip") == coords, axis=1)
@@ -78,7 +78,7 @@ def find(
 
 
 def _insert(coords, mask, is_mine):
-    """Slots of all rows with `mask`; `is_mine(owner)` says which rows are content with a slot's owner.
+    """Slots of all rows with `mask`; `is_mine(owner)` says which rows their slots' owners suit.
 
     Returns:
       The table, with V where a slot is empty, and the slot of each row.

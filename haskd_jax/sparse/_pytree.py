@@ -10,7 +10,7 @@ static = {"static": True}  # metadata of a field that is part of the structure, 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def pytree(cls):
-    """Makes a class a frozen dataclass and a pytree; fields with `metadata=static` are its structure.
+    """Makes a class a frozen dataclass and a pytree; `metadata=static` marks fields of structure.
 
     `jax.tree_util.register_dataclass` rebuilds through `__init__`, where checks of types and shapes
     hold for what users pass, not for what JAX puts in the arrays' places (shapes, axes, batches).

@@ -11,7 +11,7 @@ _KINDS = {"f": "floating point", "iu": "integer", "b": "boolean"}
 
 
 def array(
-    name: str, value, *, shape: tuple[int | None | EllipsisType, ...], kinds: str
+    name: str, value, *, shape: tuple[int | EllipsisType | None, ...], kinds: str
 ) -> jax.Array:
     """The value as a JAX array, where its shape (None: any size) and kind of dtype are right."""
     given = np.shape(value)

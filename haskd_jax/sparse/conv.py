@@ -29,11 +29,12 @@ def conv(
     *,
     implementation: str | None = None,
 ) -> Float[Array, "V_out D"]:
-    """Sparse convolution (cross-correlation): `out[i] = sum_k features[neighbours[k, i]] @ weights[k]`.
+    """Sparse convolution: `out[i] = sum_k features[neighbours[k, i]] @ weights[k]`.
 
-    Submanifold, strided, transposed and inverse convolution differ in the map alone. Sums are formed
-    in float32 (float64 for float64), in an order that does not depend on the number of threads. Rows
-    without a neighbour, padding among them, are zero; values in padding rows are never read.
+    In other words cross-correlation. Submanifold, strided, transposed and inverse convolution
+    differ in the map alone. Sums are formed in float32 (float64 for float64), in an order that does
+    not depend on the number of threads. Rows without a neighbour, padding among them, are zero;
+    values in padding rows are never read.
 
     Args:
       features: `[V_in, C]`, float32, bfloat16, float16 or float64.
@@ -170,7 +171,7 @@ def _products_by_offset(features, cotangent, neighbours):
 
 
 def _products_by_rows(features, cotangent, neighbours, rows_at_once=128):
-    """A few rows at a time: XLA:CPU shares longer sums out among its threads, however many it has."""
+    """A few rows at a time: XLA:CPU shares longer sums out among as many threads as it has."""
     offsets, outputs = neighbours.shape
     padding = -outputs % rows_at_once
     neighbours = jnp.pad(neighbours, ((0, 0), (0, padding)), constant_values=-1)

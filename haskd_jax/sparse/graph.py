@@ -18,10 +18,10 @@ def voxel_graph(
       features: `[V, C]`, node features.
 
     Returns:
-      A graph of two: the voxels, and padding. V + 1 nodes: node i is voxel row i, node V is padding;
-      `nodes` holds the features and a zero row, or None. (K - 1) * V edges, from neighbour (`senders`)
-      to voxel (`receivers`), both int32: real ones first, `n_edge[0]` of them, without self-loops; the
-      others join node V with itself.
+      A graph of two: the voxels, and padding. V + 1 nodes: node i is voxel row i, node V is
+      padding; `nodes` holds the features and a zero row, or None. (K - 1) * V edges, from neighbour
+      (`senders`) to voxel (`receivers`), both int32: real ones first, `n_edge[0]` of them, without
+      self-loops; the others join node V with itself.
 
     Raises:
       ValueError: for a map between two grids.
@@ -36,8 +36,8 @@ def voxel_graph(
     """
     if kmap.reverse is not None:
         raise ValueError(
-            "kmap joins two grids or has an even kernel: a voxel graph needs a map of odd kernel size "
-            "within one grid"
+            "kmap joins two grids or has an even kernel: a voxel graph needs a map of odd kernel "
+            "size within one grid"
         )
     offsets, voxels = kmap.neighbours.shape
     centre = offsets // 2

@@ -78,8 +78,8 @@ def voxelize(
         out and counted in `VoxelGrid.invalid`.
 
     Example:
-      >>> points = np.array([[0.01, 0.03, -0.01], [0.012, 0.031, -0.011], [0.5, 0.5, 0.5]], np.float32)
-      >>> grid, point_to_voxel = voxelize(points, voxel_size=0.02, capacity=4)
+      >>> points = np.array([[1, 3, -1], [1.2, 3.1, -1.1], [50, 50, 50]], np.float32)
+      >>> grid, point_to_voxel = voxelize(points, voxel_size=2.0, capacity=4)
       >>> grid.coords[:2].tolist(), point_to_voxel.tolist()
       ([[0, 0, 1, -1], [0, 25, 25, 25]], [0, 0, 1])
     """
@@ -100,10 +100,10 @@ def voxelize(
     if validate.is_concrete(grid.invalid) and grid.invalid > 0:
         first = int(np.argmax(np.asarray(mask & ~inside)))
         raise ValueError(
-            f"points[{first}]={np.asarray(points[first]).tolist()} of batch {int(batch[first])} has no "
-            f"voxel at voxel_size={voxel_size} ({int(grid.invalid)} such points): coordinates must be "
-            f"finite and within 2**30 voxels, batch indices 0 or more. Remove or mask these points, or "
-            f"centre the cloud"
+            f"points[{first}]={np.asarray(points[first]).tolist()} of batch {int(batch[first])} "
+            f"has no voxel at voxel_size={voxel_size} ({int(grid.invalid)} such points): "
+            f"coordinates must be finite and within 2**30 voxels, batch indices 0 or more. Remove or mask "
+            f"these points, or centre the cloud"
         )
     return grid, row
 
@@ -131,7 +131,8 @@ def grid_from_coords(
       The grid, and each coordinate's row in it, `[N]` int32: -1 where masked or not fitting.
 
     Raises:
-      ValueError: as `voxelize`; and, outside `jit`, for coordinates that are no multiples of `stride`.
+      ValueError: as `voxelize`; and, outside `jit`, for coordinates that are no multiples of
+        `stride`.
 
     Example:
       >>> grid, row = grid_from_coords(np.array([[0, 5, 5, 5], [0, 1, 2, 3]]), capacity=2)
@@ -149,8 +150,9 @@ def grid_from_coords(
     if validate.is_concrete(grid.invalid) and grid.invalid > 0:
         first = int(np.argmax(np.asarray(mask & ~inside)))
         raise ValueError(
-            f"coords[{first}]={given[first].tolist()} cannot be placed ({int(grid.invalid)} such rows): "
-            f"(x, y, z) must be multiples of stride={stride} within 2**30, batch indices 0 or more"
+            f"coords[{first}]={given[first].tolist()} cannot be placed ({int(grid.invalid)} such "
+            f"rows): (x, y, z) must be multiples of stride={stride} within 2**30, batch indices 0 "
+            f"or more"
         )
     return grid, row
 

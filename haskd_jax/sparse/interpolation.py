@@ -29,8 +29,9 @@ def devoxelize(
       grid: of any stride, made with the voxel size that the points are in.
       points: `[N, 3]` float.
       batch: `[N]` int32, scene of each point; the first if left out.
-      mode: "nearest" takes the voxel that holds the point. "trilinear" weighs the eight voxels whose
-        centres surround it; where some are missing, the others' weights are scaled up to sum to 1.
+      mode: "nearest" takes the voxel that holds the point. "trilinear" weighs the eight voxels
+        whose centres surround it; where some are missing, the others' weights are scaled up to sum
+        to 1.
       implementation: None for the best there is, "xla" or "native".
 
     Returns:
@@ -67,7 +68,8 @@ def devoxelize(
 def _cells(position, batch, stride):
     """Coordinates [N, 4] of the cell of edge `stride` that holds each position, and where in it.
 
-    Positions are in finest voxels. Floored first, as `voxelize` does, so that both agree on borders.
+    Positions are in finest voxels. Floored first, as `voxelize` does, so that both agree on
+    borders.
     """
     low = jnp.floor(position)
     usable = jnp.all(jnp.abs(low) <= MAX_COORDINATE, axis=1)  # False for NaN

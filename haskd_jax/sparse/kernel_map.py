@@ -18,11 +18,11 @@ KERNEL_SIZES = (1, 2, 3, 5)
 
 @pytree
 class KernelMap:
-    """Neighbours of every output voxel. Made by `kernel_map`; shared by all that works on its grids.
+    """Neighbours of every output voxel. Made by `kernel_map`, shared by all on its grids.
 
     Attributes:
-      neighbours: `[K, V_out]` int32, row of the input voxel at each kernel offset; -1 where there is
-        none, and for padding rows. Offsets are in the order of `kernel_offsets`.
+      neighbours: `[K, V_out]` int32, row of the input voxel at each kernel offset; -1 where there
+        is none, and for padding rows. Offsets are in the order of `kernel_offsets`.
       reverse: `[K, V_in]` int32, the same pairs seen from the input: row of the output voxel. None
         for a kernel of odd size within one grid, where it is `neighbours[::-1]`.
       kernel_size: edge of the kernel.
@@ -48,8 +48,8 @@ def kernel_offsets(kernel_size: int, dilation: int = 1) -> np.ndarray:
       dilation: distance between neighbouring offsets.
 
     Returns:
-      `[K, 3]` int32, K = kernel_size**3, in lexicographic order, z fastest. An odd kernel is centred
-      on the voxel, an even one begins at it.
+      `[K, 3]` int32, K = kernel_size**3, in lexicographic order, z fastest. An odd kernel is
+      centred on the voxel, an even one begins at it.
 
     Raises:
       ValueError: for other sizes, or a dilation below 1.
@@ -79,8 +79,8 @@ def kernel_map(
 
     Args:
       grid_in: the grid that features come from.
-      grid_out: the grid that features go to: `grid_in` itself (submanifold convolution) if left out,
-        or a coarser one (strided convolution).
+      grid_out: the grid that features go to: `grid_in` itself (submanifold convolution) if left
+        out, or a coarser one (strided convolution).
       kernel_size: 1, 2, 3 or 5.
       dilation: distance between offsets, in voxels of `grid_in`.
       implementation: None for the best there is, "xla" or "native".
@@ -90,7 +90,8 @@ def kernel_map(
       build the map from fine to coarse and take its `.T`.
 
     Raises:
-      ValueError: for an unknown kernel size, a dilation below 1, or a `grid_out` finer than `grid_in`.
+      ValueError: for an unknown kernel size, a dilation below 1, or a `grid_out` finer than
+        `grid_in`.
 
     Example:
       >>> from haskd_jax import sparse
@@ -102,8 +103,8 @@ def kernel_map(
     grid_out = grid_in if grid_out is None else grid_out
     if grid_out.stride % grid_in.stride:
         raise ValueError(
-            f"grid_out has stride {grid_out.stride}, no multiple of grid_in's {grid_in.stride}: build "
-            f"kernel_map(grid_out, grid_in, ...) and take its .T for a transposed convolution"
+            f"grid_out has stride {grid_out.stride}, no multiple of grid_in's {grid_in.stride}: "
+            f"build kernel_map(grid_out, grid_in, ...) and take its .T for a transposed convolution"
         )
     reach = int(np.abs(offsets).max())
     if reach > 2**28:

@@ -47,11 +47,13 @@ def knn(
     if backend is None:
         backend = "keops" if _keops_has_gpu() else "tree"
     find = _tree_candidates if backend == "tree" else _keops_candidates
-    queries, points = np.float64(queries), np.float64(points)
+    if len(queries) == 0:
+        return np.empty((0, k), np.int32), np.empty((0, k), np.float32)
+    queries, points = queries.astype(np.float64), points.astype(np.float64)
     rows = np.empty((len(queries), k), np.int32)
     distances = np.empty((len(queries), k), np.float32)
-    # Backends break ties as they like: more candidates than asked for, until the last one is farther
-    # than the k-th, so that the lowest rows can be picked among equals.
+    # Backends break ties as they like: more candidates than asked for, until the last one is
+    # farther than the k-th, so that the lowest rows can be picked among equals.
     unsettled, count = np.arange(len(queries)), min(k + 8, len(points))
     while len(unsettled):
         found = find(queries[unsettled], points, count)

@@ -74,7 +74,8 @@ def unpool(
       >>> from haskd_jax import sparse
       >>> fine, _ = sparse.grid_from_coords(np.array([[0, 0, 0, 0], [0, 0, 0, 1]]), capacity=2)
       >>> coarse = sparse.downsample(fine, capacity=2)
-      >>> unpool(jnp.array([[5.0], [0.0]]), sparse.kernel_map(fine, coarse, kernel_size=2))[:, 0].tolist()
+      >>> kmap = sparse.kernel_map(fine, coarse, kernel_size=2)
+      >>> unpool(jnp.array([[5.0], [0.0]]), kmap)[:, 0].tolist()
       [5.0, 5.0]
     """
     if kmap.kernel_size != 2 or kmap.reverse is None:

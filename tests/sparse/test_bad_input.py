@@ -185,8 +185,9 @@ def test_conv_shapes_and_dtypes(kmap, down, grid, coarse):
     for bad in (jnp.zeros((8, 4, 6)), jnp.zeros((27, 5, 6)), jnp.zeros((27, 4))):
         with refuses("weights", ", ".join(map(str, bad.shape))):
             sparse.conv(features, bad, kmap)
-    with refuses("weights", "int32"):
-        sparse.conv(features, weights.astype(jnp.int32), kmap)
+    for dtype in ("int32", "bfloat16"):
+        with refuses("weights", dtype):
+            sparse.conv(features, weights.astype(dtype), kmap)
     with refuses("features"):  # turned round, the map reads coarse rows
         sparse.conv(jnp.zeros((coarse_rows + 1, 4)), jnp.zeros((8, 4, 6)), down.T)
 

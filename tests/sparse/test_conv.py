@@ -177,7 +177,11 @@ class ConvSuite:
 
     @pytest.mark.parametrize("stride", [1, 2])
     def test_check_grads(self, stride):
-        """conv is bilinear, so central differences are exact and the step may be large."""
+        """First and second derivatives.
+
+        conv is bilinear in its two arguments and its gradients in any two of their three, so
+        central differences are exact and the step may be large.
+        """
         cloud = CLOUDS["walls"]
         grid, _ = common.voxelize(
             cloud.points, cloud.batch, cloud.mask, implementation=self.implementation
@@ -190,19 +194,19 @@ class ConvSuite:
         features = rng.normal(size=(len(grid.mask), 5))
         weights = rng.normal(size=(27, 5, 7))
 
+        cotangent = rng.normal(size=(len(kmap.neighbours[0]), 7))
+
         def conv(features, weights):
             return sparse.conv(features, weights, kmap, implementation=self.implementation)
 
+        def gradients(features, weights, cotangent):
+            return jax.vjp(conv, features, weights)[1](cotangent)
+
+        exact = {"order": 1, "modes": ["rev"], "eps": 1.0, "atol": 1e-10, "rtol": 1e-10}
         with jax.enable_x64(True):
-            jax.test_util.check_grads(
-                jax.jit(conv),
-                (jnp.asarray(features), jnp.asarray(weights)),
-                order=1,
-                modes=["rev"],
-                eps=1.0,
-                atol=1e-10,
-                rtol=1e-10,
-            )
+            inputs = tuple(map(jnp.asarray, (features, weights, cotangent)))
+            jax.test_util.check_grads(jax.jit(conv), inputs[:2], **exact)
+            jax.test_util.check_grads(jax.jit(gradients), inputs, **exact)
 
     @pytest.mark.parametrize("name", CLOUDS)
     @pytest.mark.parametrize("strided", [False, True], ids=["same", "strided"])

@@ -8,7 +8,7 @@ import pytest
 from haskd_jax import sparse
 
 from . import common, oracle
-from .clouds import CAPACITY, VOXEL_SIZE, small_clouds
+from .clouds import CAPACITY, VOXEL_SIZE, small_clouds, wall_cells
 
 CLOUDS = small_clouds()
 LIMIT = oracle.LIMIT
@@ -50,14 +50,18 @@ class GridSuite:
         common.assert_is_grid(got[0], expected)
         np.testing.assert_array_equal(got[1], row)
 
-    def test_voxelize_is_the_same_with_64_bit_types_enabled(self):
-        cloud = CLOUDS["walls"]
+    def test_64_bit_types_change_no_bit(self):
+        def build():
+            grid, row = _voxelize("walls", self.implementation)
+            coarse = common.downsample(grid, implementation=self.implementation)
+            kmap = common.kernel_map(
+                grid, coarse, kernel_size=2, implementation=self.implementation
+            )
+            return grid, row, coarse, kmap
+
         with jax.enable_x64(True):
-            wide = _voxelize("walls", self.implementation)
-            kmap = common.kernel_map(wide[0], kernel_size=3, implementation=self.implementation)
-        common.assert_same_bits(wide, _voxelize("walls", self.implementation))
-        assert kmap.neighbours.dtype == np.int32
-        assert cloud.points.dtype == np.float32
+            wide = build()
+        common.assert_same_bits(wide, build())
 
     def test_points_on_voxel_borders(self):
         """floor(point / voxel_size) in f32: no reciprocal, no wider type."""
@@ -73,6 +77,21 @@ class GridSuite:
         expected, expected_row = oracle.voxelize(points, voxel_size=VOXEL_SIZE, capacity=300)
         common.assert_is_grid(grid, expected)
         np.testing.assert_array_equal(row, expected_row)
+
+    def test_the_last_coordinates(self):
+        """Coordinates up to 2**30 either way are voxels, the next float is none."""
+        edge = np.float32(LIMIT // 4)
+        reach = np.float32(
+            [edge, -edge, np.nextafter(edge, 2 * edge), np.nextafter(-edge, -2 * edge)]
+        )
+        points = np.stack([reach, 0 * reach, 0 * reach], 1)
+        grid, row = jax.jit(
+            lambda points: sparse.voxelize(
+                points, voxel_size=0.25, capacity=4, implementation=self.implementation
+            )
+        )(points)
+        assert row.tolist() == [1, 0, -1, -1] and int(grid.invalid) == 2
+        assert grid.coords[:2, 1].tolist() == [-LIMIT, LIMIT]
 
     def test_unplaceable_points_are_counted_inside_jit(self):
         cloud = CLOUDS["walls"]
@@ -208,6 +227,37 @@ class GridSuite:
         turned = oracle.turned(expected, len(grid.mask))
         np.testing.assert_array_equal(kmap.T.neighbours, turned)
         np.testing.assert_array_equal(kmap.T.T.neighbours, expected)
+
+    @pytest.mark.parametrize("spread", [False, True], ids=["one room", "rooms far apart"])
+    @pytest.mark.parametrize("capacity", [18_500, 15_000], ids=["fits", "overflows"])
+    def test_many_points(self, spread, capacity):
+        """More than any tile or thread's share; far apart, the bits of a coordinate exceed 64."""
+        rng = np.random.default_rng(3)
+        cells = wall_cells(rng, size=88)
+        assert 18_000 < len(cells) < 18_500
+        if spread:
+            room = 5 * np.arange(len(cells)) // len(cells)
+            far = np.array([[0, 0, 0, 0], [7, -1, 1, 1], [LIMIT, 1, -1, 1], [0, 1, 1, -1], [3] * 4])
+            cells += np.where(np.arange(4) == 0, far, far * (LIMIT // 4 - 77))[room]
+        coords = rng.permutation(np.concatenate([cells, cells[::2]])).astype(np.int32)
+        grid, row = common.grid_from_coords(
+            coords, capacity=capacity, implementation=self.implementation
+        )
+        expected, expected_row = oracle.grid_from_coords(coords, capacity=capacity)
+        common.assert_is_grid(grid, expected)
+        np.testing.assert_array_equal(row, expected_row)
+        self._check_map(grid, 3, 1, 1)
+
+    def test_no_points_at_all(self):
+        """Not even masked ones: arrays of no rows."""
+        points, name = np.zeros((0, 3), np.float32), {"implementation": self.implementation}
+        grid, row = sparse.voxelize(points, voxel_size=1.0, capacity=4, **name)
+        expected, _ = oracle.voxelize(points, voxel_size=1.0, capacity=4)
+        common.assert_is_grid(grid, expected)
+        assert row.shape == (0,)
+        assert sparse.lookup(grid, np.zeros((0, 4), np.int32), **name).shape == (0,)
+        sampled = sparse.devoxelize(jnp.ones((4, 2)), grid, points, **name)
+        assert sampled.shape == (0, 2)
 
     @pytest.mark.parametrize("name", ["walls", "no voxel"])
     def test_pyramid(self, name):
