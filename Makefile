@@ -22,12 +22,14 @@ BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard kernels/*.cc kernels/*.
 demo: $(VENV)/.installed
 	$(BIN)/python -m haskd_jax.experiments.engine_demo
 
+# Every check runs, so that one run tells everything that is wrong.
 lint: $(VENV)/.installed
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	@status=0; \
+	$(BIN)/ruff check . || status=1; \
+	$(BIN)/ruff format --check . || status=1; \
+	$(BIN)/mypy || status=1; \
+	exit $$status
 
-# Both halves run, so that one run tells everything that is wrong.
 test: $(VENV)/.installed
 	@status=0; \
 	$(MAKE) --no-print-directory lint || status=1; \

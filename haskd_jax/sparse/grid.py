@@ -99,11 +99,12 @@ def voxelize(
     grid, row = _distinct(coords, mask, inside, voxel_size, capacity, 1, implementation)
     if validate.is_concrete(grid.invalid) and grid.invalid > 0:
         first = int(np.argmax(np.asarray(mask & ~inside)))
+        point = np.asarray(points[first]).tolist()
         raise ValueError(
-            f"points[{first}]={np.asarray(points[first]).tolist()} of batch {int(batch[first])} "
-            f"has no voxel at voxel_size={voxel_size} ({int(grid.invalid)} such points): "
-            f"coordinates must be finite and within 2**30 voxels, batch indices 0 or more. Remove or mask "
-            f"these points, or centre the cloud"
+            f"points[{first}]={point} of batch {int(batch[first])} has no voxel at "
+            f"voxel_size={voxel_size} ({int(grid.invalid)} such points): coordinates must be finite "
+            f"and within 2**30 voxels, batch indices 0 or more. Remove or mask these points, or "
+            f"centre the cloud"
         )
     return grid, row
 
