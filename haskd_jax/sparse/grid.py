@@ -102,9 +102,9 @@ def voxelize(
         point = np.asarray(points[first]).tolist()
         raise ValueError(
             f"points[{first}]={point} of batch {int(batch[first])} has no voxel at "
-            f"voxel_size={voxel_size} ({int(grid.invalid)} such points): coordinates must be finite "
-            f"and within 2**30 voxels, batch indices 0 or more. Remove or mask these points, or "
-            f"centre the cloud"
+            f"voxel_size={voxel_size} ({int(grid.invalid)} such points): coordinates must be "
+            f"finite and within 2**30 voxels, batch indices 0 or more. Remove or mask these points, "
+            f"or centre the cloud"
         )
     return grid, row
 
