@@ -103,8 +103,8 @@ def voxelize(
         raise ValueError(
             f"points[{first}]={point} of batch {int(batch[first])} has no voxel at "
             f"voxel_size={voxel_size} ({int(grid.invalid)} such points): coordinates must be "
-            f"finite and within 2**30 voxels, batch indices 0 or more. Remove or mask these points, "
-            f"or centre the cloud"
+            f"finite and within 2**30 voxels, batch indices 0 or more. Remove or mask these, or "
+            f"centre the cloud"
         )
     return grid, row
 

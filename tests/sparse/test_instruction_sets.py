@@ -1,0 +1,52 @@
+"""The kernels of every instruction set that this machine has give the product."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from haskd_jax import sparse
+
+pytestmark = pytest.mark.skipif(
+    not sparse.native_available(), reason="the native library was not built on this machine"
+)
+
+# Widths that make panels of every width, whole and padded, and rows left over.
+SCRIPT = """
+import jax, jax.numpy as jnp, numpy as np
+from haskd_jax import sparse
+rng = np.random.default_rng(0)
+coords = np.pad(rng.integers(-6, 6, (700, 3)), ((0, 0), (1, 0))).astype(np.int32)
+grid, _ = sparse.grid_from_coords(coords, capacity=640)
+kmap = sparse.kernel_map(grid, kernel_size=3)
+neighbours = np.asarray(kmap.neighbours)
+worst = 0.0
+for c, d in ((1, 1), (3, 20), (33, 48), (32, 64), (7, 100), (64, 96), (16, 112)):
+    shapes = (640, c), (27, c, d), (640, d)
+    x, w, dy = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    y, pull_back = jax.vjp(lambda x, w: sparse.conv(x, w, kmap, implementation="native"), x, w)
+    expected = np.zeros((640, d)), np.zeros((640, c)), np.zeros((27, c, d))
+    for k, rows in enumerate(neighbours):
+        out = np.flatnonzero(rows >= 0)
+        gathered, gradient = x[rows[out]].astype(float), dy[out].astype(float)
+        expected[0][out] += gathered @ w[k]
+        np.add.at(expected[1], rows[out], gradient @ w[k].T.astype(float))
+        expected[2][k] = gathered.T @ gradient
+    for got, wanted in zip((y, *pull_back(jnp.asarray(dy))), expected, strict=True):
+        worst = max(worst, np.abs(got - wanted).max() / np.abs(wanted).max())
+print(worst)
+"""
+
+
+@pytest.mark.parametrize("instruction_set", ["generic", "avx2", "avx512"])
+def test_forward_and_gradients(instruction_set):
+    """Asking for more than the machine has gives the best it has."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env=os.environ | {"HASKD_JAX_ISA": instruction_set},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert float(done.stdout) <= 1e-5
