@@ -6,6 +6,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <type_traits>
 #include <vector>
 
 #include "export.h"
@@ -74,13 +75,14 @@ struct Pairs {
 
   explicit Pairs(int64_t rows) : in(rows), out(rows) {}
 
-  void collect(const int32_t* neighbours, int64_t rows, const T* features, int64_t channels) {
+  void collect(const int32_t* neighbours, int64_t rows, const T* features, int64_t inputs,
+               int64_t channels) {
     count = 0;
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t j = neighbours[i];
       in[count] = features + j * channels;
       out[count] = static_cast<int32_t>(i);
-      count += j >= 0;
+      count += static_cast<uint64_t>(j) < static_cast<uint64_t>(inputs);  // -1: none
     }
   }
 };
@@ -88,7 +90,7 @@ struct Pairs {
 template <ffi::DataType kType, typename T>
 ffi::Error conv(ffi::ThreadPool pool, ffi::Buffer<kType> features, ffi::Buffer<kType> weights,
                 ffi::Buffer<ffi::S32> neighbours, ffi::ResultBuffer<kType> result) {
-  const int64_t channels = features.dimensions()[1];
+  const int64_t inputs = features.dimensions()[0], channels = features.dimensions()[1];
   const int64_t offsets = weights.dimensions()[0];
   const int64_t columns = weights.dimensions()[2];
   const int64_t rows = neighbours.dimensions()[1];
@@ -113,7 +115,7 @@ ffi::Error conv(ffi::ThreadPool pool, ffi::Buffer<kType> features, ffi::Buffer<k
     std::fill_n(sums, count * padded, T(0));
     Pairs<T> pairs(count);
     for (int64_t k = 0; k < offsets; ++k) {
-      pairs.collect(neighbours.typed_data() + k * rows + first, count, x, channels);
+      pairs.collect(neighbours.typed_data() + k * rows + first, count, x, inputs, channels);
       kernel.multiply(pairs.in.data(), pairs.out.data(), pairs.count,
                       packed.get() + k * channels * padded, channels, columns, sums);
     }
@@ -143,7 +145,7 @@ template <ffi::DataType kType, typename T>
 ffi::Error conv_weight_grad(ffi::ThreadPool pool, ffi::Buffer<kType> features,
                             ffi::Buffer<kType> cotangent, ffi::Buffer<ffi::S32> neighbours,
                             ffi::ResultBuffer<kType> result) {
-  const int64_t channels = features.dimensions()[1];
+  const int64_t inputs = features.dimensions()[0], channels = features.dimensions()[1];
   const int64_t rows = neighbours.dimensions()[1];
   const int64_t offsets = neighbours.dimensions()[0];
   const int64_t columns = cotangent.dimensions()[1];
@@ -183,7 +185,7 @@ ffi::Error conv_weight_grad(ffi::ThreadPool pool, ffi::Buffer<kType> features,
         tile = scratch.get();
       }
       for (int64_t k = first_offset; k < last_offset; ++k) {
-        pairs.collect(neighbours.typed_data() + k * rows + first, count, x, channels);
+        pairs.collect(neighbours.typed_data() + k * rows + first, count, x, inputs, channels);
         for (int64_t i = 0; i < pairs.count; ++i) dy[i] = tile + pairs.out[i] * padded;
         kernel.outer_products(pairs.in.data(), dy.data(), pairs.count, channels, columns,
                               gradient + k * channels * padded);

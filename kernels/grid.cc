@@ -147,7 +147,7 @@ template <typename Key>
 void radix_sort(ffi::ThreadPool& pool, Entries<Key>& entries, int64_t count, int bits) {
   constexpr int kMaxDigit = 12;
   const int passes = (bits + kMaxDigit - 1) / kMaxDigit;
-  const int64_t parts = std::clamp<int64_t>(count / kChunk, 1, 2 * pool.num_threads());
+  const int64_t parts = std::clamp<int64_t>(count / kChunk, 1, 2 * std::max<int64_t>(1, pool.num_threads()));
   Entries<Key> other(new Entry<Key>[count]);
   for (int pass = 0; pass < passes; ++pass) {
     const int shift = bits * pass / passes;
@@ -230,8 +230,11 @@ void distinct_voxels(ffi::ThreadPool& pool, const Coord* coords, const bool* mas
 
   for_each_chunk(pool, valid, [&](int64_t begin, int64_t end, int64_t chunk) {
     int32_t next = static_cast<int32_t>(rows_before[chunk]);
-    int64_t first = begin;  // of the voxel that the chunk begins in
-    while (!starts_voxel(first)) --first;
+    // The first entry of the voxel that the chunk begins in.
+    const auto before = [](const Entry<Key>& e, Key key) { return e.key < key; };
+    const int64_t first =
+        std::lower_bound(entries.get(), entries.get() + begin, entries[begin].key, before) -
+        entries.get();
     int32_t row = first < begin && entries[first].point <= last_first_point ? next - 1 : -1;
     for (int64_t i = begin; i < end; ++i) {
       if (starts_voxel(i)) {
@@ -338,8 +341,9 @@ void merge_neighbours(ffi::ThreadPool& pool, const Coord* in, int64_t in_rows, c
     return keys;
   };
   const std::vector<Key> in_keys = keys_of(in, in_rows);
-  const std::vector<Key> other_keys = in == out ? std::vector<Key>() : keys_of(out, out_valid);
-  const Key* out_keys = in == out ? in_keys.data() : other_keys.data();
+  const bool same = in == out && in_rows == out_valid;
+  const std::vector<Key> other_keys = same ? std::vector<Key>() : keys_of(out, out_valid);
+  const Key* out_keys = same ? in_keys.data() : other_keys.data();
   std::vector<Key> shift(count);  // what an offset adds to a key, modulo the key's range
   for (int64_t k = 0; k < count; ++k) {
     for (int a = 0; a < 3; ++a) {

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <mutex>
 
@@ -15,7 +16,7 @@
 namespace haskd {
 
 // Calls body(index) once for every index in [0, count), in any order and on any thread, and returns
-// when all calls have returned.
+// when all calls have returned. Throws what the first call that threw has thrown.
 //
 // The calling thread takes indices from the same counter as the pool's threads do, so the loop makes
 // progress, and ends, even where every thread of the pool is itself waiting in such a loop.
@@ -26,6 +27,7 @@ void parallel_for(xla::ffi::ThreadPool& pool, int64_t count, const Body& body) {
     std::atomic<int64_t> done{0};
     std::mutex mutex;
     std::condition_variable finished;
+    std::exception_ptr error;  // of the first call that threw
   };
   const int64_t helpers = std::min<int64_t>(pool.num_threads(), count) - 1;
   if (helpers < 1) {
@@ -40,7 +42,12 @@ void parallel_for(xla::ffi::ThreadPool& pool, int64_t count, const Body& body) {
     for (;;) {
       const int64_t i = state->next.fetch_add(1, std::memory_order_relaxed);
       if (i >= count) return;
-      (*work)(i);
+      try {
+        (*work)(i);
+      } catch (...) {
+        std::lock_guard<std::mutex> lock(state->mutex);
+        if (!state->error) state->error = std::current_exception();
+      }
       if (state->done.fetch_add(1, std::memory_order_acq_rel) + 1 == count) {
         std::lock_guard<std::mutex> lock(state->mutex);
         state->finished.notify_one();
@@ -51,6 +58,7 @@ void parallel_for(xla::ffi::ThreadPool& pool, int64_t count, const Body& body) {
   take();
   std::unique_lock<std::mutex> lock(state->mutex);
   state->finished.wait(lock, [&] { return state->done.load(std::memory_order_acquire) == count; });
+  if (state->error) std::rethrow_exception(state->error);
 }
 
 }  // namespace haskd

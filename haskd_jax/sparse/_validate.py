@@ -14,6 +14,7 @@ def array(
     name: str, value, *, shape: tuple[int | EllipsisType | None, ...], kinds: str
 ) -> jax.Array:
     """The value as a JAX array, where its shape (None: any size) and kind of dtype are right."""
+    value = value if hasattr(value, "dtype") else np.asarray(value)
     given = np.shape(value)
     wanted = shape[1:] if shape[0] is ... else shape
     sizes = given[len(given) - len(wanted) :] if shape[0] is ... else given
@@ -34,7 +35,34 @@ def array(
             raise ValueError(
                 f"{name} holds values from {value.min()} to {value.max()}: beyond {dtype}"
             )
-    return jnp.asarray(value)
+    array = jnp.asarray(value)
+    return _to_int32(array) if kinds == "iu" else array
+
+
+def _to_int32(array: jax.Array) -> jax.Array:
+    """Any integers as int32; what it cannot hold becomes its smallest, which names nothing."""
+    limit = jnp.iinfo(jnp.int32)
+    if jnp.iinfo(array.dtype).max <= limit.max:
+        return array.astype(jnp.int32)
+    fits = array <= jnp.asarray(limit.max, array.dtype)
+    if jnp.issubdtype(array.dtype, jnp.signedinteger):
+        fits = fits & (array >= jnp.asarray(limit.min, array.dtype))
+    return jnp.where(fits, array.astype(jnp.int32), limit.min)
+
+
+def size(name: str, value: int) -> None:
+    """Refuses what is no positive whole number."""
+    if not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name}={value!r}: must be a whole number, 1 or more")
+
+
+def length(name: str, value) -> jax.Array:
+    """A length as a float32 scalar; checked where it is known."""
+    if np.shape(value) != ():
+        raise ValueError(f"{name} has shape {list(np.shape(value))}: must be one number")
+    if is_concrete(value) and not 0 < value < float("inf"):
+        raise ValueError(f"{name}={value}: must be a positive, finite length")
+    return jnp.asarray(value, jnp.float32)
 
 
 def mask(name: str, value, count: int) -> jax.Array:

@@ -56,9 +56,8 @@ def conv(
       >>> conv(jnp.array([[1.0], [10.0], [7.0]]), jnp.ones((27, 1, 1)), kmap)[:, 0].tolist()
       [11.0, 11.0, 0.0]
     """
-    offsets, outputs = kmap.neighbours.shape
-    inputs = outputs if kmap.reverse is None else kmap.reverse.shape[1]
-    features = validate.array("features", features, shape=(inputs, None), kinds="f")
+    offsets = kmap.neighbours.shape[0]
+    features = validate.array("features", features, shape=(kmap.num_inputs, None), kinds="f")
     weights = validate.array(
         "weights", weights, shape=(offsets, features.shape[1], None), kinds="f"
     )
@@ -132,15 +131,18 @@ def _gather(features, rows):
     return features.at[rows].get(mode="fill", fill_value=0, wrap_negative_indices=False)
 
 
+def _where_met(rows, values):
+    """Values [..., D] of the pairs that exist, zero elsewhere: padding may hold anything."""
+    return jnp.where((rows >= 0)[..., None], values, 0)
+
+
 def _conv_xla(features, weights, neighbours):
     """One gather and matrix product an offset, added where the sums stand: no scatter."""
+    dtype = _native.sum_dtype(features.dtype)
 
     def term(weight, rows):
-        return jnp.matmul(
-            _gather(features, rows),
-            weight,
-            preferred_element_type=_native.sum_dtype(features.dtype),
-        )
+        product = jnp.matmul(_gather(features, rows), weight, preferred_element_type=dtype)
+        return _where_met(rows, product)  # zeros times a weight that is not finite are NaN
 
     def add(total, offset):
         return total + term(*offset), None
@@ -151,27 +153,24 @@ def _conv_xla(features, weights, neighbours):
 
 
 def _weight_gradient_xla(features, cotangent, neighbours):
-    # A row that meets no neighbour is padding, where the cotangent may hold anything.
-    used = jnp.any(neighbours >= 0, axis=0)
-    cotangent = jnp.where(used[:, None], cotangent, 0)
     return jax.lax.platform_dependent(
         features, cotangent, neighbours, cpu=_products_by_rows, default=_products_by_offset
     ).astype(features.dtype)
 
 
 def _products_by_offset(features, cotangent, neighbours):
+    dtype = _native.sum_dtype(features.dtype)
+
     def product(rows):
-        return jnp.matmul(
-            _gather(features, rows).T,
-            cotangent,
-            preferred_element_type=_native.sum_dtype(features.dtype),
-        )
+        gathered, gradient = _gather(features, rows), _where_met(rows, cotangent)
+        return jnp.matmul(gathered.T, gradient, preferred_element_type=dtype)
 
     return jax.lax.map(product, neighbours)
 
 
 def _products_by_rows(features, cotangent, neighbours, rows_at_once=128):
     """A few rows at a time: XLA:CPU shares longer sums out among as many threads as it has."""
+    dtype = _native.sum_dtype(features.dtype)
     offsets, outputs = neighbours.shape
     padding = -outputs % rows_at_once
     neighbours = jnp.pad(neighbours, ((0, 0), (0, padding)), constant_values=-1)
@@ -179,11 +178,9 @@ def _products_by_rows(features, cotangent, neighbours, rows_at_once=128):
     cotangent = jnp.pad(cotangent, ((0, padding), (0, 0)))
     cotangent = cotangent.reshape(-1, rows_at_once, cotangent.shape[1])
 
-    def products(rows, gradient):
-        return jnp.einsum(
-            "krc,rd->kcd", _gather(features, rows), gradient,
-            preferred_element_type=_native.sum_dtype(features.dtype),
-        )  # fmt: skip
+    def products(rows, cotangent):
+        gathered, gradient = _gather(features, rows), _where_met(rows, cotangent[None])
+        return jnp.einsum("krc,krd->kcd", gathered, gradient, preferred_element_type=dtype)
 
     def add(total, chunk):
         return total + products(*chunk), None

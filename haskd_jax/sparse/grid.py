@@ -88,15 +88,14 @@ def voxelize(
         raise ValueError(
             f"points has dtype {points.dtype}: too coarse for coordinates, use float32"
         )
-    if validate.is_concrete(voxel_size) and not 0 < voxel_size < float("inf"):
-        raise ValueError(f"voxel_size={voxel_size}: must be a positive length")
+    size = validate.length("voxel_size", voxel_size)
     count = points.shape[0]
     if batch is None:
         batch = np.zeros(count, np.int32)
     batch = validate.array("batch", batch, shape=(count,), kinds="iu")
-    coords, inside = _to_coords(points, jnp.asarray(voxel_size, points.dtype), batch)
+    coords, inside = _to_coords(points, size, batch)
     mask = validate.mask("mask", mask, count)
-    grid, row = _distinct(coords, mask, inside, voxel_size, capacity, 1, implementation)
+    grid, row = _distinct(coords, mask, inside, size, capacity, 1, implementation)
     if validate.is_concrete(grid.invalid) and grid.invalid > 0:
         first = int(np.argmax(np.asarray(mask & ~inside)))
         point = np.asarray(points[first]).tolist()
@@ -141,13 +140,13 @@ def grid_from_coords(
       [1, 0]
     """
     coords = validate.array("coords", coords, shape=(None, 4), kinds="iu")
-    if stride < 1:
-        raise ValueError(f"stride={stride}: must be 1 or more")
+    validate.size("stride", stride)
+    size = validate.length("voxel_size", voxel_size)
     mask = validate.mask("mask", mask, coords.shape[0])
     inside = _within_range(coords) & jnp.all(coords[:, 1:] % stride == 0, axis=1)
     given = coords
     coords = jnp.where(inside[:, None], coords, 0).astype(jnp.int32)
-    grid, row = _distinct(coords, mask, inside, voxel_size, capacity, stride, implementation)
+    grid, row = _distinct(coords, mask, inside, size, capacity, stride, implementation)
     if validate.is_concrete(grid.invalid) and grid.invalid > 0:
         first = int(np.argmax(np.asarray(mask & ~inside)))
         raise ValueError(
@@ -186,8 +185,6 @@ def lookup(
 @jax.jit(static_argnums=2)
 def _lookup(grid, coords, implementation):
     flat = coords.reshape(-1, 4)
-    # Batch -1 is no voxel's: so coordinates that int32 cannot hold are not found either.
-    flat = jnp.where(_within_range(flat)[:, None], flat, -1).astype(jnp.int32)
     row = _hash_table.find(grid.coords, grid.table, flat, implementation)
     return row.reshape(coords.shape[:-1])
 
@@ -214,6 +211,7 @@ def downsample(
       >>> downsample(grid, capacity=2).coords[0].tolist()
       [0, -2, 4, 4]
     """
+    validate.size("stride", stride)
     if stride < 2:
         raise ValueError(f"stride={stride}: must be 2 or more")
     edge = grid.stride * stride
@@ -231,7 +229,7 @@ def downsample(
 def _to_coords(points, voxel_size, batch):
     voxel = jnp.floor(in_voxels(points, voxel_size))
     inside = jnp.all(jnp.abs(voxel) <= MAX_COORDINATE, axis=1)  # False for NaN
-    inside = inside & (batch >= 0) & (batch <= MAX_COORDINATE)
+    inside = inside & (voxel_size > 0) & (batch >= 0) & (batch <= MAX_COORDINATE)
     xyz = jnp.where(inside[:, None], voxel, 0).astype(jnp.int32)
     first = jnp.where(inside, batch, 0).astype(jnp.int32)
     return jnp.concatenate([first[:, None], xyz], axis=1), inside
@@ -252,9 +250,7 @@ def _within_range(coords):
 
 
 def _distinct(coords, mask, inside, voxel_size, capacity, stride, implementation):
-    if capacity < 1:
-        raise ValueError(f"capacity={capacity}: must be 1 or more")
-    voxel_size = jnp.asarray(voxel_size, jnp.float32)
+    validate.size("capacity", capacity)
     return _build(coords, mask, inside, voxel_size, capacity, stride, implementation)
 
 

@@ -75,7 +75,7 @@ def _cells(position, batch, stride):
     usable = jnp.all(jnp.abs(low) <= MAX_COORDINATE, axis=1)  # False for NaN
     low = jnp.where(usable[:, None], low, 0).astype(jnp.int32)
     low = low // stride * stride
-    cells = jnp.concatenate([batch.astype(jnp.int32)[:, None], low], axis=1)
+    cells = jnp.concatenate([batch[:, None], low], axis=1)
     # Batch -1 is no scene's: nothing is found there.
     cells = jnp.where(usable[:, None], cells, -1)
     fraction = jnp.where(usable[:, None], position - low.astype(position.dtype), 0) / stride

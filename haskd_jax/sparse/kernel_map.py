@@ -9,11 +9,13 @@ import numpy as np
 from jaxtyping import Array, Int32
 
 from haskd_jax.sparse import _hash_table, _native
+from haskd_jax.sparse import _validate as validate
 from haskd_jax.sparse._implementation import run
 from haskd_jax.sparse._pytree import pytree, static
 from haskd_jax.sparse.grid import PADDING, VoxelGrid, downsample
 
 KERNEL_SIZES = (1, 2, 3, 5)
+_MAX_REACH = 2**28  # coordinates are within 2**30: sums with offsets stay in int32
 
 
 @pytree
@@ -26,18 +28,28 @@ class KernelMap:
       reverse: `[K, V_in]` int32, the same pairs seen from the input: row of the output voxel. None
         for a kernel of odd size within one grid, where it is `neighbours[::-1]`.
       kernel_size: edge of the kernel.
+      dilation: distance between offsets, in input voxels.
+      strides: of the grids of input and output.
     """
 
     neighbours: Int32[Array, "K V_out"]
     reverse: Int32[Array, "K V_in"] | None
     kernel_size: int = dataclasses.field(metadata=static)
+    dilation: int = dataclasses.field(metadata=static)
+    strides: tuple[int, int] = dataclasses.field(metadata=static)
 
     @property
     def T(self) -> "KernelMap":
         """The map turned round: of the transposed (inverse) convolution."""
+        shape = self.kernel_size, self.dilation, self.strides[::-1]
         if self.reverse is None:
-            return KernelMap(self.neighbours[::-1], None, self.kernel_size)
-        return KernelMap(self.reverse, self.neighbours, self.kernel_size)
+            return KernelMap(self.neighbours[::-1], None, *shape)
+        return KernelMap(self.reverse, self.neighbours, *shape)
+
+    @property
+    def num_inputs(self) -> int:
+        """Rows of the input grid, padding included."""
+        return (self.neighbours if self.reverse is None else self.reverse).shape[1]
 
 
 def kernel_offsets(kernel_size: int, dilation: int = 1) -> np.ndarray:
@@ -60,8 +72,9 @@ def kernel_offsets(kernel_size: int, dilation: int = 1) -> np.ndarray:
     """
     if kernel_size not in KERNEL_SIZES:
         raise ValueError(f"kernel_size={kernel_size}: must be one of {KERNEL_SIZES}")
-    if dilation < 1:
-        raise ValueError(f"dilation={dilation}: must be 1 or more")
+    validate.size("dilation", dilation)
+    if dilation * kernel_size > _MAX_REACH:
+        raise ValueError(f"dilation={dilation}: offsets are beyond 2**28")
     start = -(kernel_size // 2) if kernel_size % 2 else 0
     steps = np.arange(start, start + kernel_size, dtype=np.int32) * dilation
     return np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -99,22 +112,25 @@ def kernel_map(
       >>> kernel_map(grid, kernel_size=3).neighbours[12:15].tolist()
       [[-1, 0, -1], [0, 1, -1], [1, -1, -1]]
     """
-    offsets = kernel_offsets(kernel_size, dilation) * grid_in.stride
+    offsets = kernel_offsets(kernel_size, dilation)
+    if dilation * kernel_size * grid_in.stride > _MAX_REACH:
+        raise ValueError(
+            f"dilation={dilation}: offsets are beyond 2**28 at grid_in's stride {grid_in.stride}"
+        )
+    offsets = offsets * np.int32(grid_in.stride)
     grid_out = grid_in if grid_out is None else grid_out
     if grid_out.stride % grid_in.stride:
         raise ValueError(
             f"grid_out has stride {grid_out.stride}, no multiple of grid_in's {grid_in.stride}: "
             f"build kernel_map(grid_out, grid_in, ...) and take its .T for a transposed convolution"
         )
-    reach = int(np.abs(offsets).max())
-    if reach > 2**28:
-        raise ValueError(f"dilation={dilation}: offsets of {reach} voxels are beyond 2**28")
+    strides = (grid_in.stride, grid_out.stride)
     forward = _neighbours(grid_in, grid_out, offsets, implementation)
     if grid_out is grid_in and kernel_size % 2:
-        return KernelMap(forward, None, kernel_size)
+        return KernelMap(forward, None, kernel_size, dilation, strides)
     # Offsets the other way, in ascending order again, and the result turned back.
     reverse = _neighbours(grid_out, grid_in, -offsets[::-1], implementation)[::-1]
-    return KernelMap(forward, reverse, kernel_size)
+    return KernelMap(forward, reverse, kernel_size, dilation, strides)
 
 
 def _neighbours(grid_in, grid_out, offsets, implementation):

@@ -34,13 +34,14 @@ def knn(
       >>> rows.tolist(), distances.round(3).tolist()
       ([[1, 0]], [[0.10000000149011612, 0.8999999761581421]])
     """
+    queries, points = np.asarray(queries), np.asarray(points)
     for name, array in (("queries", queries), ("points", points)):
         if array.ndim != 2 or array.shape[1] != 3:
             raise ValueError(f"{name} has shape {list(array.shape)}: must be [N, 3]")
         if not np.isfinite(array).all():
             row = int(np.argmin(np.isfinite(array).all(axis=1)))
             raise ValueError(f"{name}[{row}]={array[row].tolist()}: must be finite")
-    if not 1 <= k <= len(points):
+    if not isinstance(k, (int, np.integer)) or not 1 <= k <= len(points):
         raise ValueError(f"k={k}: must be between 1 and the number of points, {len(points)}")
     if backend not in (None, "tree", "keops"):
         raise ValueError(f'backend={backend!r}: must be "tree", "keops" or None')

@@ -41,8 +41,7 @@ def pool(
       [2.0, 0.0]
     """
     _check_reduction(reduction)
-    inputs = kmap.T.neighbours.shape[1]
-    features = validate.array("features", features, shape=(inputs, None), kinds="f")
+    features = validate.array("features", features, shape=(kmap.num_inputs, None), kinds="f")
     features, kmap = varying((features, kmap))
     if reduction == "max":
         return _pool_max(features, kmap)
@@ -78,15 +77,16 @@ def unpool(
       >>> unpool(jnp.array([[5.0], [0.0]]), kmap)[:, 0].tolist()
       [5.0, 5.0]
     """
-    if kmap.kernel_size != 2 or kmap.reverse is None:
+    fine, coarse = kmap.strides
+    if (kmap.kernel_size, kmap.dilation, coarse) != (2, 1, 2 * fine):
         raise ValueError(
-            f"kmap has kernel_size {kmap.kernel_size}: unpool needs the kernel_size=2 map from the "
-            f"fine grid to the coarse one"
+            f"kmap has kernel_size {kmap.kernel_size}, dilation {kmap.dilation} and strides "
+            f"{kmap.strides}: unpool needs the kernel_size=2 map from a grid to its downsample"
         )
     outputs = kmap.neighbours.shape[1]
     features = validate.array("features", features, shape=(outputs, None), kinds="f")
     # A fine voxel lies in one coarse voxel: in its column one entry is not -1.
-    parents = jnp.max(kmap.reverse, axis=0)
+    parents = jnp.max(kmap.T.neighbours, axis=0)
     return gather_rows(features, parents, implementation=implementation)
 
 
@@ -121,8 +121,7 @@ def global_pool(
       [1.0, 3.0, 0.0]
     """
     _check_reduction(reduction)
-    if num_scenes < 1:
-        raise ValueError(f"num_scenes={num_scenes}: must be 1 or more")
+    validate.size("num_scenes", num_scenes)
     features = validate.array("features", features, shape=(grid.capacity, None), kinds="f")
     scene = jnp.where(grid.mask, grid.coords[:, 0], -1)
     ones = jnp.ones((grid.capacity, 1), sum_dtype(features.dtype))
@@ -188,6 +187,8 @@ def _pool_max_forward(features, kmap):
 
 def _pool_max_backward(residuals, cotangent):
     features, result, kmap = residuals
+    dtype = cotangent.dtype
+    cotangent = cotangent.astype(sum_dtype(dtype))
 
     def ties_at(rows):
         return (_gathered(features, rows, jnp.nan) == result).astype(cotangent.dtype)
@@ -200,7 +201,8 @@ def _pool_max_backward(residuals, cotangent):
         return jnp.where(wins, _gathered(share, rows, 0), 0)
 
     reverse = kmap.T.neighbours
-    return _reduce(reverse, share_at, lambda total, rows: total + share_at(rows)), None
+    total = _reduce(reverse, share_at, lambda total, rows: total + share_at(rows))
+    return total.astype(dtype), None
 
 
 _pool_max.defvjp(_pool_max_forward, _pool_max_backward)

@@ -43,9 +43,8 @@ def segment_sum(
     """
     features = validate.array("features", features, shape=(None, None), kinds="f")
     ids = validate.array("ids", ids, shape=(features.shape[0],), kinds="iu")
-    if num_segments < 1:
-        raise ValueError(f"num_segments={num_segments}: must be 1 or more")
-    features, ids = varying((features, ids.astype(jnp.int32)))
+    validate.size("num_segments", num_segments)
+    features, ids = varying((features, ids))
     return _segment_sum_compiled(features, ids, num_segments, implementation)
 
 
@@ -74,7 +73,7 @@ def gather_rows(
     """
     features = validate.array("features", features, shape=(None, None), kinds="f")
     rows = validate.array("rows", rows, shape=(None,), kinds="iu")
-    features, rows = varying((features, rows.astype(jnp.int32)))
+    features, rows = varying((features, rows))
     return _gather_rows_compiled(features, rows, implementation)
 
 
@@ -105,8 +104,7 @@ def voxel_mean(
     """
     features = validate.array("features", features, shape=(None, None), kinds="f")
     ids = validate.array("point_to_voxel", point_to_voxel, shape=(features.shape[0],), kinds="iu")
-    if capacity < 1:
-        raise ValueError(f"capacity={capacity}: must be 1 or more")
+    validate.size("capacity", capacity)
     wide = features.astype(_native.sum_dtype(features.dtype))
     total = segment_sum(wide, ids, capacity, implementation=implementation)
     ones = jnp.ones((wide.shape[0], 1), wide.dtype)
@@ -131,6 +129,8 @@ def _segment_sum(features, ids, num_segments, implementation):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _gather_rows(features, rows, implementation):
     def xla(features, rows):
+        if features.shape[0] == 0:  # XLA cannot gather from none
+            return jnp.zeros((rows.shape[0], features.shape[1]), features.dtype)
         return features.at[rows].get(mode="fill", fill_value=0, wrap_negative_indices=False)
 
     def native(features, rows):

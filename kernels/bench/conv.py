@@ -79,7 +79,8 @@ class Peer:
                 return layer(mapped).features
 
         def both():
-            layer(mapped.replace_feature(x)).features.backward(cotangent)
+            result = layer(mapped.replace_feature(x)).features
+            torch.autograd.grad(result, (x, layer.weight), cotangent)
 
         return forward, both
 

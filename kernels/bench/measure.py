@@ -77,7 +77,7 @@ def room_points(voxels: int, *, rooms: int = 1) -> tuple[np.ndarray, np.ndarray]
         if voxels < 105_000:
             centre = np.float32([1.2, 1.2, 0.4])
             near = np.argsort(np.abs(points - centre).max(axis=1), kind="stable")
-            # Twice as many points as voxels, by construction of the room.
+            # So many points fall on a voxel of this room.
             points = points[near[: int(2.47 * voxels)]]
         single.append(np.random.default_rng(room).permutation(points))
         batch.append(np.full(len(points), room, np.int32))
@@ -114,4 +114,6 @@ def _load_peer() -> bool:
 
 
 PEER = _load_peer()  # whether spconv is installed (extra `bench`)
-THREADS = sorted({1, os.cpu_count() or 1})  # the peer is timed at each, and its best counts
+_CORES = os.cpu_count() or 1
+# The peer is timed at each, and its best counts.
+THREADS = sorted({_CORES, *(2**i for i in range(_CORES.bit_length()) if 2**i <= _CORES)})

@@ -1,0 +1,138 @@
+"""What the voxel networks are made of."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from haskd_jax import sparse
+from haskd_jax.models.batch_norm import BatchNorm, at_least_float32
+from haskd_jax.sparse import KernelMap
+
+
+class Conv(nnx.Module):
+    """Sparse convolution without bias: submanifold, strided or inverse, as its map says.
+
+    Attributes:
+      kernel: `[K, C, D]` float32, offsets in the order of `sparse.kernel_offsets`.
+    """
+
+    def __init__(self, in_features: int, out_features: int, kernel_size: int, *, rngs: nnx.Rngs):
+        """Draws a kernel.
+
+        Args:
+          in_features: C.
+          out_features: D.
+          kernel_size: edge; K is its cube.
+          rngs: gives `params`.
+        """
+        shape = (kernel_size**3, in_features, out_features)
+        self.kernel = nnx.Param(_draw(rngs, shape))
+
+    def __call__(self, x: Float[Array, "V_in C"], kmap: KernelMap) -> Float[Array, "V_out D"]:
+        """Convolves in the dtype of `x`; see `sparse.conv`."""
+        return sparse.conv(x, self.kernel[...].astype(x.dtype), kmap)
+
+
+class Linear(nnx.Module):
+    """A linear map of every row, without bias: zero rows stay zero.
+
+    Attributes:
+      kernel: `[C, D]` float32.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs):
+        """Draws a kernel, of `rngs`' `params`."""
+        self.kernel = nnx.Param(_draw(rngs, (in_features, out_features)))
+
+    def __call__(self, x: Float[Array, "V C"]) -> Float[Array, "V D"]:
+        """Multiplies in the dtype of `x`."""
+        return x @ self.kernel[...].astype(x.dtype)
+
+
+class Head(nnx.Module):
+    """Logits from features, in float32; zero outside of the mask."""
+
+    def __init__(self, in_features: int, num_classes: int, *, rngs: nnx.Rngs):
+        """Draws the linear map; the bias begins at zero."""
+        self.linear = Linear(in_features, num_classes, rngs=rngs)
+        self.bias = nnx.Param(jnp.zeros(num_classes, jnp.float32))
+
+    def __call__(self, x: Float[Array, "V C"], mask: Bool[Array, " V"]) -> Float[Array, "V D"]:
+        """Losses and metrics want more digits than bfloat16 has."""
+        logits = self.linear(x)
+        logits = logits.astype(at_least_float32(x.dtype))
+        return jnp.where(mask[:, None], logits + self.bias[...].astype(logits.dtype)[None], 0)
+
+
+class ConvNormRelu(nnx.Module):
+    """Convolution, norm, ReLU."""
+
+    def __init__(
+        self, in_features: int, out_features: int, kernel_size: int, *, axis_name, rngs: nnx.Rngs
+    ):
+        """Takes the arguments of `Conv` and of `BatchNorm`."""
+        self.conv = Conv(in_features, out_features, kernel_size, rngs=rngs)
+        self.norm = BatchNorm(out_features, axis_name=axis_name)
+
+    def __call__(
+        self, x: Float[Array, "V_in C"], kmap: KernelMap, mask: Bool[Array, " V_out"]
+    ) -> Float[Array, "V_out D"]:
+        """`mask` is of the rows that the convolution goes to."""
+        return jax.nn.relu(self.norm(self.conv(x, kmap), mask))
+
+
+class LinearNorm(nnx.Module):
+    """A linear map of every row, and a norm."""
+
+    def __init__(self, in_features: int, out_features: int, *, axis_name, rngs: nnx.Rngs):
+        """Takes the arguments of `Linear` and of `BatchNorm`."""
+        self.linear = Linear(in_features, out_features, rngs=rngs)
+        self.norm = BatchNorm(out_features, axis_name=axis_name)
+
+    def __call__(self, x: Float[Array, "V C"], mask: Bool[Array, " V"]) -> Float[Array, "V D"]:
+        """`x` is zero, or anything finite, outside of the mask."""
+        return self.norm(self.linear(x), mask)
+
+
+class ResidualBlock(nnx.Module):
+    """The basic residual block: two 3x3x3 convolutions around a shortcut.
+
+    Where the widths differ the shortcut is a linear map and a norm.
+
+    References:
+      He et al., Deep Residual Learning for Image Recognition (https://arxiv.org/abs/1512.03385).
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, kernel_size: int, *, axis_name, rngs: nnx.Rngs
+    ):
+        """Takes the arguments of `Conv` and of `BatchNorm`."""
+        self.first = ConvNormRelu(
+            in_features, out_features, kernel_size, axis_name=axis_name, rngs=rngs
+        )
+        self.second = Conv(out_features, out_features, kernel_size, rngs=rngs)
+        self.norm = BatchNorm(out_features, axis_name=axis_name)
+        if in_features == out_features:
+            self.shortcut = None
+        else:
+            self.shortcut = LinearNorm(in_features, out_features, axis_name=axis_name, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "V C"], kmap: KernelMap, mask: Bool[Array, " V"]
+    ) -> Float[Array, "V D"]:
+        """`kmap` is a map within one grid, `mask` that grid's."""
+        y = self.norm(self.second(self.first(x, kmap, mask), kmap), mask)
+        if self.shortcut is not None:
+            x = self.shortcut(x, mask)
+        return jax.nn.relu(x + y)
+
+
+def _draw(rngs, shape):
+    """He's normal initialisation; inputs are all axes but the last."""
+    inputs = 1
+    for size in shape[:-1]:
+        inputs *= size
+    return jax.random.normal(rngs.params(), shape, jnp.float32) * jnp.sqrt(2 / inputs).astype(
+        jnp.float32
+    )
