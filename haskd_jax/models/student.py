@@ -92,7 +92,7 @@ def functional(
         else:
             module.eval()
         outputs = module(*args, **kwargs)
-        *_, state = nnx.split(module, nnx.Param, ...)
-        return outputs, nnx.to_pure_dict(state)
+        split = nnx.split(module, nnx.Param, ...)
+        return outputs, nnx.to_pure_dict(split[-1])
 
     return apply, params, state
