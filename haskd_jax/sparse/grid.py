@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int32, Integer
 
 from haskd_jax.sparse import _hash_table, _native
 from haskd_jax.sparse import _validate as validate
@@ -51,7 +51,7 @@ def voxelize(
     *,
     voxel_size: float | Float[Array, ""],
     capacity: int,
-    batch: Int[AnyArray, " N"] | None = None,
+    batch: Integer[AnyArray, " N"] | None = None,
     mask: Bool[AnyArray, " N"] | None = None,
     implementation: str | None = None,
 ) -> tuple[VoxelGrid, Int32[Array, " N"]]:
@@ -109,7 +109,7 @@ def voxelize(
 
 
 def grid_from_coords(
-    coords: Int[AnyArray, "N 4"],
+    coords: Integer[AnyArray, "N 4"],
     *,
     capacity: int,
     mask: Bool[AnyArray, " N"] | None = None,
@@ -159,7 +159,7 @@ def grid_from_coords(
 
 def lookup(
     grid: VoxelGrid,
-    coords: Int[AnyArray, "*dims 4"],
+    coords: Integer[AnyArray, "*dims 4"],
     *,
     implementation: str | None = None,
 ) -> Int32[Array, "*dims"]:

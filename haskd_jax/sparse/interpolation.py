@@ -4,7 +4,7 @@ import itertools
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from haskd_jax.sparse import _validate as validate
 from haskd_jax.sparse._native import sum_dtype
@@ -17,7 +17,7 @@ def devoxelize(
     features: Float[AnyArray, "V C"],
     grid: VoxelGrid,
     points: Float[AnyArray, "N 3"],
-    batch: Int[AnyArray, " N"] | None = None,
+    batch: Integer[AnyArray, " N"] | None = None,
     *,
     mode: str = "nearest",
     implementation: str | None = None,

@@ -4,7 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from haskd_jax.sparse import _native
 from haskd_jax.sparse import _validate as validate
@@ -15,7 +15,7 @@ from haskd_jax.sparse._validate import AnyArray
 
 def segment_sum(
     features: Float[AnyArray, "N C"],
-    ids: Int[AnyArray, " N"],
+    ids: Integer[AnyArray, " N"],
     num_segments: int,
     *,
     implementation: str | None = None,
@@ -50,7 +50,7 @@ def segment_sum(
 
 def gather_rows(
     features: Float[AnyArray, "V C"],
-    rows: Int[AnyArray, " N"],
+    rows: Integer[AnyArray, " N"],
     *,
     implementation: str | None = None,
 ) -> Float[Array, "N C"]:
@@ -79,7 +79,7 @@ def gather_rows(
 
 def voxel_mean(
     features: Float[AnyArray, "N C"],
-    point_to_voxel: Int[AnyArray, " N"],
+    point_to_voxel: Integer[AnyArray, " N"],
     capacity: int,
     *,
     implementation: str | None = None,

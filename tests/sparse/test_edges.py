@@ -1,0 +1,54 @@
+"""Inputs at the edge of what is allowed, which once went wrong."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from haskd_jax import sparse
+
+COORDS = np.array([[0, 3, 1, 2], [1, 3, 1, 2]])
+IMPLEMENTATIONS = ["xla"] + ["native"] * sparse.native_available()
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint32, np.int64])
+def test_coordinates_of_any_integer_type(dtype):
+    grid, row = sparse.grid_from_coords(COORDS.astype(dtype), capacity=4)
+    np.testing.assert_array_equal(row, [0, 1])
+    np.testing.assert_array_equal(sparse.lookup(grid, COORDS.astype(dtype)), [0, 1])
+
+
+def test_a_voxel_of_many_points():
+    """It spans many of the ranges that the native kernel works on at a time."""
+    points = np.full((40_000, 3), 0.5, np.float32)
+    points[-1] = 1.5
+    for implementation in IMPLEMENTATIONS:
+        grid, row = sparse.voxelize(
+            points, voxel_size=1.0, capacity=2, implementation=implementation
+        )
+        assert int(grid.mask.sum()) == 2
+        np.testing.assert_array_equal(row, [0] * 39_999 + [1])
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_weight_that_no_pair_uses_may_be_infinite(implementation):
+    grid, _ = sparse.grid_from_coords(COORDS, capacity=4)
+    kmap = sparse.kernel_map(grid, kernel_size=3)
+    weights = jnp.full((27, 1, 1), jnp.inf).at[13].set(2.0)
+    out = sparse.conv(jnp.ones((4, 1)), weights, kmap, implementation=implementation)
+    np.testing.assert_array_equal(out[:, 0], [2, 2, 0, 0])
+
+
+def test_unpool_refuses_maps_that_lead_to_no_parent():
+    grid, _ = sparse.grid_from_coords(COORDS, capacity=4)
+    coarse = sparse.downsample(grid, capacity=4)
+    down = sparse.kernel_map(grid, coarse, kernel_size=2)
+    for kmap in (sparse.kernel_map(grid, kernel_size=2), down.T):
+        with pytest.raises(ValueError, match="unpool needs"):
+            sparse.unpool(jnp.ones((4, 1)), kmap)
+    assert sparse.unpool(jnp.ones((4, 1)), down).shape == (4, 1)
+
+
+@pytest.mark.parametrize("dilation", [2**32, 0])
+def test_dilations_that_leave_the_grid_are_refused(dilation):
+    with pytest.raises(ValueError, match="dilation"):
+        sparse.kernel_offsets(3, dilation)
