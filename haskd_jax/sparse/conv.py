@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from haskd_jax.sparse import _native
 from haskd_jax.sparse import _validate as validate
+from haskd_jax.sparse._gather import gather
 from haskd_jax.sparse._implementation import run
 from haskd_jax.sparse._shard import varying
 from haskd_jax.sparse._validate import AnyArray
@@ -127,10 +128,6 @@ def _turned(weights, kmap):
     return transposed, kmap.T
 
 
-def _gather(features, rows):
-    return features.at[rows].get(mode="fill", fill_value=0, wrap_negative_indices=False)
-
-
 def _where_met(rows, values):
     """Values [..., D] of the pairs that exist, zero elsewhere: padding may hold anything."""
     return jnp.where((rows >= 0)[..., None], values, 0)
@@ -141,7 +138,7 @@ def _conv_xla(features, weights, neighbours):
     dtype = _native.sum_dtype(features.dtype)
 
     def term(weight, rows):
-        product = jnp.matmul(_gather(features, rows), weight, preferred_element_type=dtype)
+        product = jnp.matmul(gather(features, rows), weight, preferred_element_type=dtype)
         return _where_met(rows, product)  # zeros times a weight that is not finite are NaN
 
     def add(total, offset):
@@ -162,7 +159,7 @@ def _products_by_offset(features, cotangent, neighbours):
     dtype = _native.sum_dtype(features.dtype)
 
     def product(rows):
-        gathered, gradient = _gather(features, rows), _where_met(rows, cotangent)
+        gathered, gradient = gather(features, rows), _where_met(rows, cotangent)
         return jnp.matmul(gathered.T, gradient, preferred_element_type=dtype)
 
     return jax.lax.map(product, neighbours)
@@ -179,7 +176,7 @@ def _products_by_rows(features, cotangent, neighbours, rows_at_once=128):
     cotangent = cotangent.reshape(-1, rows_at_once, cotangent.shape[1])
 
     def products(rows, cotangent):
-        gathered, gradient = _gather(features, rows), _where_met(rows, cotangent[None])
+        gathered, gradient = gather(features, rows), _where_met(rows, cotangent[None])
         return jnp.einsum("krc,krd->kcd", gathered, gradient, preferred_element_type=dtype)
 
     def add(total, chunk):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from haskd_jax.sparse import _validate as validate
+from haskd_jax.sparse._gather import gather
 from haskd_jax.sparse._native import sum_dtype
 from haskd_jax.sparse._shard import varying
 from haskd_jax.sparse._validate import AnyArray
@@ -141,10 +142,6 @@ def _check_reduction(reduction):
         raise ValueError(f"reduction={reduction!r}: must be one of {_REDUCTIONS}")
 
 
-def _gathered(features, rows, fill):
-    return features.at[rows].get(mode="fill", fill_value=fill, wrap_negative_indices=False)
-
-
 def _reduce(neighbours, first, combine):
     """Folds `combine(total, rows)` over offsets, from `first(rows)` of the first offset."""
 
@@ -158,8 +155,8 @@ def _reduce(neighbours, first, combine):
 def _pool_sum(features, kmap):
     return _reduce(
         kmap.neighbours,
-        lambda rows: _gathered(features, rows, 0),
-        lambda total, rows: total + _gathered(features, rows, 0),
+        lambda rows: gather(features, rows, 0),
+        lambda total, rows: total + gather(features, rows, 0),
     )
 
 
@@ -174,8 +171,8 @@ _pool_sum.defvjp(
 def _pool_max(features, kmap):
     largest = _reduce(
         kmap.neighbours,
-        lambda rows: _gathered(features, rows, -jnp.inf),
-        lambda total, rows: jnp.maximum(total, _gathered(features, rows, -jnp.inf)),
+        lambda rows: gather(features, rows, -jnp.inf),
+        lambda total, rows: jnp.maximum(total, gather(features, rows, -jnp.inf)),
     )
     return jnp.where(jnp.any(kmap.neighbours >= 0, axis=0)[:, None], largest, 0)
 
@@ -191,14 +188,14 @@ def _pool_max_backward(residuals, cotangent):
     cotangent = cotangent.astype(sum_dtype(dtype))
 
     def ties_at(rows):
-        return (_gathered(features, rows, jnp.nan) == result).astype(cotangent.dtype)
+        return (gather(features, rows, jnp.nan) == result).astype(cotangent.dtype)
 
     ties = _reduce(kmap.neighbours, ties_at, lambda total, rows: total + ties_at(rows))
     share = cotangent / jnp.maximum(ties, 1)
 
     def share_at(rows):
-        wins = features == _gathered(result, rows, jnp.nan)
-        return jnp.where(wins, _gathered(share, rows, 0), 0)
+        wins = features == gather(result, rows, jnp.nan)
+        return jnp.where(wins, gather(share, rows, 0), 0)
 
     reverse = kmap.T.neighbours
     total = _reduce(reverse, share_at, lambda total, rows: total + share_at(rows))

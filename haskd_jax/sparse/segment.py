@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Integer
 
 from haskd_jax.sparse import _native
 from haskd_jax.sparse import _validate as validate
+from haskd_jax.sparse._gather import gather
 from haskd_jax.sparse._implementation import run
 from haskd_jax.sparse._shard import varying
 from haskd_jax.sparse._validate import AnyArray
@@ -131,7 +132,7 @@ def _gather_rows(features, rows, implementation):
     def xla(features, rows):
         if features.shape[0] == 0:  # XLA cannot gather from none
             return jnp.zeros((rows.shape[0], features.shape[1]), features.dtype)
-        return features.at[rows].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+        return gather(features, rows)
 
     def native(features, rows):
         shape = (rows.shape[0], features.shape[1])
