@@ -195,6 +195,7 @@ def asd_loss(
     temperature: ScalarLike = 1.0,
     unlabelled: Literal["consensus", "ignore"] = "consensus",
     where: Bool[ArrayLike, " V"] | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Float[Array, ""]:
     """Adept snapshot distillation: each voxel is taught by the experts that are adept at its class.
 
@@ -211,6 +212,8 @@ def asd_loss(
         unlabelled: what a voxel of label -1 is. "consensus": of the class that the experts agree
             on, the largest of sum_m omega[m, c] softmax(expert m)_c; "ignore": left out.
         where: [V] True for voxels that count; default all.
+        axis_name: of the axes over which the voxels are spread, see `masked_mean`: the mean is then
+            over all devices.
 
     Returns:
         A scalar in f32 (f64 if an input is f64); 0 where no voxel counts.
@@ -255,7 +258,8 @@ def asd_loss(
     voxels, num_classes = jnp.shape(student_logits)
     labels, in_range = to_labels(labels, (voxels,), num_classes)
     counted = in_range & (labels >= 0) if unlabelled == "ignore" else in_range
-    return masked_mean(values, where=to_mask(where, (voxels,)) & counted)
+    where = to_mask(where, (voxels,)) & counted
+    return masked_mean(values, where=where, axis_name=axis_name)
 
 
 def _shrink(table: Float[Array, "rows C"], evidence: Float[Array, " C"]) -> Float[Array, "rows C"]:

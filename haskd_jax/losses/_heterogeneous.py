@@ -1,5 +1,6 @@
 """IHD: a teacher that sees points and images teaches a student that sees points alone."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -88,6 +89,7 @@ def ihd_loss(
     logit_weight: ScalarLike = 1.0,
     feature_weight: ScalarLike = 1.0,
     relation_weight: ScalarLike = 1.0,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Information-oriented heterogeneous distillation: logits, features and relations.
 
@@ -113,6 +115,8 @@ def ihd_loss(
         logit_weight: of the divergence in the total.
         feature_weight: of the features in the total.
         relation_weight: of the relations in the total.
+        axis_name: of the axes over which the voxels are spread, see `masked_mean`: each mean is
+            then over all devices. Edges join voxels of one device.
 
     Returns:
         The total, and the terms before their weights under "logits", "features" and "relations":
@@ -147,16 +151,17 @@ def ihd_loss(
         raise ValueError("projection and graph need student_features and teacher_features")
 
     per_voxel = divergence(student_logits, teacher_logits, temperature=temperature, where=where)
-    terms = {"logits": masked_mean(per_voxel, where=where, weights=weights)}
+    mean = functools.partial(masked_mean, axis_name=axis_name)
+    terms = {"logits": mean(per_voxel, where=where, weights=weights)}
     if student_features is not None and teacher_features is not None:
         # Once for both terms, so that their gradients add up in f32.
         student, teacher = to_float(student_features, teacher_features)
         per_voxel = feature_cosine(student, teacher, projection=projection, where=where)
-        terms["features"] = masked_mean(per_voxel, where=where)
+        terms["features"] = mean(per_voxel, where=where)
         if graph is not None:
             per_edge = relational(student, teacher, graph, where=where)
             counts = edge_mask(graph, student.shape[0], where=where)
-            terms["relations"] = masked_mean(per_edge, where=counts)
+            terms["relations"] = mean(per_edge, where=counts)
     scales = {
         "logits": logit_weight,
         "features": feature_weight,

@@ -1,9 +1,11 @@
 """Losses against labels."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Integer, ScalarLike
+from jaxtyping import Array, ArrayLike, Bool, Float, Int32, Integer, ScalarLike
 
 from haskd_jax.losses._arguments import (
     check_not_negative,
@@ -14,7 +16,7 @@ from haskd_jax.losses._arguments import (
     to_mask,
     zero_rows,
 )
-from haskd_jax.losses._sort import argsort_descending, take
+from haskd_jax.losses._sort import argsort_descending, take, then_by
 
 
 def cross_entropy(
@@ -85,51 +87,91 @@ def lovasz_softmax(
     labels: Integer[ArrayLike, " V"],
     *,
     where: Bool[ArrayLike, " V"] | None = None,
-) -> Float[Array, ""]:
+    scene: Integer[ArrayLike, " V"] | None = None,
+    num_scenes: int | None = None,
+) -> Float[Array, "..."]:
     """Lovasz-softmax: a surrogate of 1 - mIoU over the classes that the labels hold.
 
-    A loss of the set of voxels and not of each, so it is a scalar. Where predictions are certain it
-    equals 1 - IoU averaged over the classes present. Batches are a `vmap`, for a mean over scenes,
-    or one long list of voxels.
+    A loss of the set of voxels and not of each, so it is a scalar, or one value per scene of a
+    batch. Where predictions are certain it equals 1 - IoU averaged over the classes present.
 
     Args:
         logits: [V, C], before the softmax.
         labels: [V] integers in [-1, C); -1 is ignored.
         where: [V] True for voxels that count; default all.
+        scene: [V] integers in [0, num_scenes), which scene of a batch a voxel is of; default: all
+            are of one.
+        num_scenes: how many scenes there are, given with `scene`.
 
     Returns:
-        A scalar in [0, 1], in f32 (f64 if the logits are f64); 0 where no voxel counts.
+        A scalar in [0, 1], or [num_scenes] of them with `scene`, in f32 (f64 if the logits are
+        f64); 0 where no voxel counts.
 
     Raises:
-        ValueError: for shapes that disagree or labels outside [-1, C).
+        ValueError: for shapes that disagree, labels outside [-1, C), scenes outside
+            [0, num_scenes), or one of `scene` and `num_scenes` without the other.
 
     Example:
-        >>> import jax
         >>> import jax.numpy as jnp
         >>> from haskd_jax import losses
         >>> logits = jnp.array([[9.0, 0.0], [9.0, 0.0], [0.0, 9.0], [0.0, 9.0]])
         >>> labels = jnp.array([0, 0, 0, 1])  # IoU 2/3 and 1/2
         >>> print(f"{losses.lovasz_softmax(logits, labels):.3f}")
         0.417
-        >>> scenes = jnp.stack([logits, -logits]), jnp.stack([labels, labels])
-        >>> print(jax.jit(jax.vmap(losses.lovasz_softmax))(*scenes).round(2))
-        [0.42 0.87]
+        >>> scene = jnp.array([0, 0, 0, 1])  # IoU 2/3 in the one, 1 in the other
+        >>> print(losses.lovasz_softmax(logits, labels, scene=scene, num_scenes=2).round(2))
+        [0.33 0.  ]
 
     References:
         Berman, Rannen Triki and Blaschko, The Lovasz-Softmax Loss, CVPR 2018
         (https://arxiv.org/abs/1705.08790).
     """
     (logits,) = to_float(logits)
+    scene, count = _to_scenes(scene, num_scenes, logits.shape[:1])
     valid, target = _targets(labels, logits.shape, where)
     probabilities = jax.nn.softmax(zero_rows(logits, valid)).T
     target, valid = target.T, jnp.broadcast_to(valid, target.T.shape)  # [C, V] from here on
 
     errors = jnp.where(target, 1 - probabilities, probabilities)
-    weights = _jaccard_weights(jax.lax.stop_gradient(errors), target, valid)
-    per_class = jnp.sum(errors * weights, axis=-1)
-    present = jnp.any(target, axis=-1)
-    count = jnp.maximum(jnp.sum(present.astype(errors.dtype)), 1)
-    return jnp.sum(jnp.where(present, per_class, jnp.zeros_like(per_class))) / count
+    weights = _jaccard_weights(
+        jax.lax.stop_gradient(errors), target, valid, scene, num_scenes=count
+    )
+    per_class = _by_scene(errors * weights, scene, count)
+    present = _by_scene(target.astype(jnp.int32), scene, count) > 0
+    classes = jnp.maximum(jnp.sum(present, axis=0, dtype=errors.dtype), 1)
+    values = jnp.sum(jnp.where(present, per_class, jnp.zeros_like(per_class)), axis=0) / classes
+    return values[0] if num_scenes is None else values
+
+
+def _to_scenes(
+    scene: ArrayLike | None, num_scenes: int | None, shape: tuple[int, ...]
+) -> tuple[Int32[Array, " V"], int]:
+    if (scene is None) != (num_scenes is None):
+        raise ValueError("scene and num_scenes belong together: give both, or neither")
+    if scene is None or num_scenes is None:
+        return jnp.zeros(shape, jnp.int32), 1
+    if num_scenes < 1:
+        raise ValueError(f"num_scenes is {num_scenes}, expected at least 1")
+    check_shape("scene", jnp.asarray(scene), shape, "one scene per voxel")
+    if known(scene):
+        values = np.asarray(scene)
+        wrong = values[(values < 0) | (values >= num_scenes)]
+        if wrong.size:
+            raise ValueError(f"scene holds {wrong[0]}, expected integers in [0, {num_scenes})")
+    return jnp.clip(jnp.asarray(scene).astype(jnp.int32), 0, num_scenes - 1), num_scenes
+
+
+def _by_scene(values: Array, scene: Int32[Array, " V"], count: int) -> Array:
+    """[C, count], sums over the voxels of each scene; each scene's in the order of its voxels."""
+
+    def of(number: Array) -> Array:
+        return jnp.sum(
+            jnp.where((scene == number)[None], values, jnp.zeros_like(values)),
+            axis=1,
+            dtype=values.dtype,
+        )
+
+    return jax.vmap(of, out_axes=1)(jnp.arange(count, dtype=jnp.int32))
 
 
 def _targets(
@@ -141,9 +183,15 @@ def _targets(
     return valid, jax.nn.one_hot(labels, shape[-1], dtype=bool) & valid[..., None]
 
 
-@jax.jit  # one compilation rather than twenty where lovasz_softmax runs op by op
+# One compilation rather than twenty where lovasz_softmax runs op by op.
+@partial(jax.jit, static_argnames="num_scenes")
 def _jaccard_weights(
-    errors: Float[Array, "C V"], target: Bool[Array, "C V"], valid: Bool[Array, "C V"]
+    errors: Float[Array, "C V"],
+    target: Bool[Array, "C V"],
+    valid: Bool[Array, "C V"],
+    scene: Int32[Array, " V"],
+    *,
+    num_scenes: int,
 ) -> Float[Array, "C V"]:
     """Slope of the Lovasz extension of the Jaccard loss, per voxel; 0 where not valid.
 
@@ -152,10 +200,21 @@ def _jaccard_weights(
     grows by one): closed forms, since differences of neighbouring losses would cancel in f32.
     """
     order = argsort_descending(jnp.abs(errors))  # abs: a softmax may round to just above 1
+    if num_scenes > 1:
+        order = then_by(scene, order, num_scenes)
     inside, outside = take(target, order), take(valid & ~target, order)
-    size = jnp.sum(target, axis=-1, keepdims=True, dtype=jnp.int32)
-    intersection = (size - jnp.cumsum(inside, axis=-1, dtype=jnp.int32)).astype(errors.dtype)
-    union = (size + jnp.cumsum(outside, axis=-1, dtype=jnp.int32)).astype(errors.dtype)
+    at = jnp.sort(scene)  # scene of each place in the order, whatever the class
+    inside_of = _by_scene(target.astype(jnp.int32), scene, num_scenes)
+    outside_of = _by_scene((valid & ~target).astype(jnp.int32), scene, num_scenes)
+
+    def joined(counted: Array, of: Array) -> Array:
+        """How many of the scene joined so far: all so far, less those of the scenes before."""
+        before = jnp.cumsum(of, axis=1, dtype=jnp.int32) - of
+        return jnp.cumsum(counted, axis=-1, dtype=jnp.int32) - before[:, at]
+
+    size = inside_of[:, at]
+    intersection = (size - joined(inside, inside_of)).astype(errors.dtype)
+    union = (size + joined(outside, outside_of)).astype(errors.dtype)
     joins = 1 / jnp.maximum(union, 1)
     slope = jnp.where(inside, joins, intersection * joins / jnp.maximum(union - 1, 1))
     back = jax.vmap(lambda o, s: jnp.zeros_like(s).at[o].set(s, unique_indices=True))

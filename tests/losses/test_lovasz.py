@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from haskd_jax import losses
-from haskd_jax.losses._sort import argsort_descending
+from haskd_jax.losses._sort import argsort_descending, then_by
 
 from . import oracle
 
@@ -97,3 +97,57 @@ def test_argsort_is_stable_and_descending(size):
     values[:, size // 2] = 0
     order = jax.jit(argsort_descending)(jnp.asarray(values))
     np.testing.assert_array_equal(order, np.argsort(-values, axis=-1, kind="stable"))
+
+
+class TestScenes:
+    """A batch of scenes, one value each."""
+
+    def batch(self, seed=0):
+        rng = np.random.default_rng(seed)
+        logits = rng.normal(size=(300, 4)).astype(np.float32)
+        labels = rng.integers(-1, 4, 300).astype(np.int32)
+        where = rng.random(300) < 0.8
+        scene = rng.integers(0, 3, 300).astype(np.int32)
+        scene[scene == 1] = 3  # the second of four has no voxel
+        return logits, labels, where, scene
+
+    def test_each_is_the_loss_of_its_voxels_alone(self):
+        logits, labels, where, scene = self.batch()
+        batched = jax.jit(losses.lovasz_softmax, static_argnames="num_scenes")
+        values = batched(logits, labels, where=where, scene=scene, num_scenes=4)
+        for number, value in enumerate(values):
+            alone = losses.lovasz_softmax(logits, labels, where=where & (scene == number))
+            np.testing.assert_allclose(value, alone, rtol=1e-6)
+        assert values[1] == 0 and np.all(np.asarray(values)[[0, 2, 3]] > 0)
+
+    def test_gradients_are_those_of_each_alone(self):
+        logits, labels, where, scene = self.batch(1)
+
+        def together(logits):
+            return losses.lovasz_softmax(
+                logits, labels, where=where, scene=scene, num_scenes=4
+            ).sum()
+
+        def alone(logits):
+            return sum(
+                losses.lovasz_softmax(logits, labels, where=where & (scene == number))
+                for number in range(4)
+            )
+
+        np.testing.assert_allclose(
+            jax.grad(together)(logits), jax.grad(alone)(logits), rtol=1e-5, atol=1e-8
+        )
+
+    def test_many_scenes_of_few_voxels(self):
+        """More scenes than a digit beside a position holds."""
+        order = jnp.broadcast_to(jnp.arange(70_000, dtype=jnp.int32)[::-1], (1, 70_000))
+        keys = jnp.asarray(np.random.default_rng(0).integers(0, 40_000, 70_000), jnp.int32)
+        expected = 69_999 - np.argsort(np.asarray(keys)[::-1], kind="stable")
+        np.testing.assert_array_equal(then_by(keys, order, 40_000)[0], expected)
+
+    def test_arguments(self):
+        logits, labels, _, scene = self.batch()
+        with pytest.raises(ValueError, match="belong together"):
+            losses.lovasz_softmax(logits, labels, scene=scene)
+        with pytest.raises(ValueError, match=r"scene holds 3, expected integers in \[0, 3\)"):
+            losses.lovasz_softmax(logits, labels, scene=scene, num_scenes=3)
