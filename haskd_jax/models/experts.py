@@ -157,6 +157,7 @@ def rotate(
     labels: Int[Array, " V"],
     *,
     where: Bool[Array, " V"] | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Draw:
     """Draws one expert, in proportion to the voxels it is adept at.
 
@@ -168,6 +169,7 @@ def rotate(
       adeptness: `[M, C]`, from `bank_adeptness`.
       labels: `[V]`, in [-1, C); those of -1 do not count.
       where: `[V]`, False for padding.
+      axis_name: a mesh axis over which the voxels are counted, so that all devices draw alike.
 
     Example:
       >>> labels = jnp.array([1, 1, -1])
@@ -180,6 +182,8 @@ def rotate(
     counted = counted if where is None else counted & where
     classes = jnp.where(counted, labels, num_classes)
     voxels = jnp.zeros(num_classes, jnp.float32).at[classes].add(1.0, mode="drop")
+    if axis_name is not None:
+        voxels = jax.lax.psum(voxels, axis_name)
     votes = jnp.sum(adeptness * voxels[None], axis=1)
     anything = jnp.any(adeptness > 0, axis=1).astype(votes.dtype)
     votes = jnp.where(jnp.sum(votes) > 0, votes, anything)

@@ -12,8 +12,8 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Key, ScalarLike
 
 from haskd_jax.views._arguments import check_range, check_shape
-from haskd_jax.views._coverage import marginal_gains, to_visible
-from haskd_jax.views._selection import Selection, select_views, to_frames
+from haskd_jax.views._coverage import marginal_gains
+from haskd_jax.views._selection import Selection, select_views, to_sequence
 
 
 def select_uniform(
@@ -53,8 +53,7 @@ def select_uniform(
         >>> print(views.select_uniform(visible, num_views=3, placement="centres").indices)
         [1 4 7]
     """
-    visible = to_visible(visible)
-    where = to_frames(visible, where, num_views)
+    visible, where = to_sequence(visible, num_views, where)
     step, count = jnp.arange(num_views, dtype=jnp.int32), where.sum(dtype=jnp.int32)
     if placement == "ends":
         parts = max(num_views - 1, 1)
@@ -104,8 +103,7 @@ def select_random(
         >>> print(chosen.indices.sort())
         [0 1 2 3 4 5 6 7 8]
     """
-    visible = to_visible(visible)
-    where = to_frames(visible, where, num_views)
+    visible, where = to_sequence(visible, num_views, where)
     indices = _first(_random_order(key, where), where, num_views)
     return _with_gains(visible, indices, quality, information, rho)
 
@@ -142,7 +140,6 @@ def select_coverage(
         >>> print(views.select_coverage(visible, num_views=2).indices)
         [0 2]
     """
-    visible = to_visible(visible)
     indices, _ = select_views(visible, num_views=num_views, rho=1.0, where=where)
     return _with_gains(visible, indices, quality, information, rho)
 
@@ -182,8 +179,7 @@ def select_entropy(
         >>> print(views.select_entropy(visible, entropy=entropy, num_views=3).indices)
         [1 3 0]
     """
-    visible = to_visible(visible)
-    where = to_frames(visible, where, num_views)
+    visible, where = to_sequence(visible, num_views, where)
     check_shape("entropy", entropy, (len(visible),))
     check_range("entropy", entropy, 0.0, 1.0)
     entropy = jnp.asarray(entropy, jnp.float32)
@@ -237,8 +233,7 @@ def select_stochastic_coverage(
         Semantic Segmentation, CVPR 2022 (https://arxiv.org/abs/2204.07548), which fills a budget of
         pixels; here it is one of images.
     """
-    visible = to_visible(visible)
-    where = to_frames(visible, where, num_views)
+    visible, where = to_sequence(visible, num_views, where)
     check_shape("min_new", min_new, ())
     check_range("min_new", min_new, 0.0, 1.0)
     order = _random_order(key, where)

@@ -120,7 +120,9 @@ def _statistics(images, where):
         image, exists = frame
         # The condition skips padding. It also keeps XLA:CPU from computing the grey level anew for
         # each of its six uses.
-        grey = lax.cond(exists, lambda: _grey(image), lambda: jnp.zeros(image.shape[:2], jnp.int32))
+        grey = lax.cond(
+            exists, lambda: _grey(image), lambda: jnp.zeros_like(image[..., 0], dtype=jnp.int32)
+        )
         return _entropy(grey), _laplacian_variance(grey)
 
     entropy, variance = lax.map(one_frame, (images, where))

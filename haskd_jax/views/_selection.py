@@ -75,8 +75,7 @@ def select_views(
         Nemhauser, Wolsey and Fisher, An analysis of approximations for maximizing submodular set
         functions, Mathematical Programming 14, 1978.
     """
-    visible = to_visible(visible)
-    where = to_frames(visible, where, num_views)
+    visible, where = to_sequence(visible, num_views, where)
     share, wanted = to_shares(visible, quality, information, rho)
     return _greedy(visible, share, wanted, where, num_views=num_views)
 
@@ -96,14 +95,18 @@ def _greedy(visible, share, wanted, where, *, num_views):
     return Selection(*lax.scan(choose, (wanted, where), length=num_views)[1])
 
 
-def to_frames(
-    visible: Bool[Array, "F V"], where: ArrayLike | None, num_views: int
-) -> Bool[Array, " F"]:
-    """The frames there are to choose from; says so if they are fewer than asked for."""
+def to_sequence(
+    visible: ArrayLike, num_views: int, where: ArrayLike | None
+) -> tuple[Bool[Array, "F V"], Bool[Array, " F"]]:
+    """What every selection checks: the matrix, and the frames there are to choose from.
+
+    Says so if they are fewer than asked for.
+    """
+    visible = to_visible(visible)
     if num_views < 1:
         raise ValueError(f"num_views is {num_views}, expected at least 1")
     frames = len(visible) if where is None else np.asarray(where).sum() if known(where) else None
     where = to_mask("where", where, (len(visible),))
     if frames is not None and frames < num_views:
         _logger.warning("%d views are asked for, but there are only %d frames", num_views, frames)
-    return where
+    return visible, where

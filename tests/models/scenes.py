@@ -69,17 +69,18 @@ def train(module, scene, *extra, steps, rate=0.02, **keywords):
     """Sign descent with momentum, the rate falling to zero. Returns apply, params, state."""
     apply, params, state = models.functional(module)
 
-    @jax.jit
-    def step(i, params, state, momentum):
+    @jax.jit  # of arguments alone: what is trained on what in another test is compiled already
+    def step(now, params, state, momentum, given):
+        scene, extra, keywords = given
         _, gradients, state = loss_and_gradients(apply, params, state, scene, *extra, **keywords)
         momentum = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, momentum, gradients)
-        now = rate * (1 - i.astype(jnp.float32) / steps)
         params = jax.tree.map(lambda p, m: p - now * jnp.sign(m), params, momentum)
         return params, state, momentum
 
     momentum = jax.tree.map(jnp.zeros_like, params)
     for i in range(steps):
-        params, state, momentum = step(jnp.int32(i), params, state, momentum)
+        now = jnp.float32(rate * (1 - i / steps))
+        params, state, momentum = step(now, params, state, momentum, (scene, extra, keywords))
     return apply, params, state
 
 
