@@ -47,6 +47,7 @@ class Loader:
         levels: Coarser grids whose voxels are counted: the network's downsamplings.
         few_labels: Which labels may be seen.
         views: Frames of each scene.
+        times: How often each scene comes in an epoch of training; None: once.
         selection: Scene -> frames in order of preference, of which the first `views` are taken;
             None spreads them over the sequence, see `spread_views`.
         process: The number of this process.
@@ -72,6 +73,7 @@ class Loader:
     levels: int = 4
     few_labels: FewLabels = field(default_factory=FewLabels)
     views: int = 0
+    times: tuple[int, ...] | None = None
     selection: Mapping[str, Sequence[int]] | None = None
     process: int = 0
     processes: int = 1
@@ -95,6 +97,13 @@ class Loader:
         if len(set(self.scenes)) < len(self.scenes):
             twice = next(name for name in self.scenes if self.scenes.count(name) > 1)
             raise ValueError(f"scenes: {twice} is there twice")
+        if self.times is not None and (
+            not self.train or len(self.times) != len(self.scenes) or min(self.times) < 1
+        ):
+            raise ValueError(
+                f"times: {self.times} for {len(self.scenes)} scenes, expected 1 or more for each, "
+                "in training"
+            )
         if self.train and self.recipe.mix > 0 and self.batch_size % 2:
             raise ValueError(
                 f"batch_size: {self.batch_size} with mixing, expected an even number "
@@ -141,7 +150,12 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches of one epoch, a partial one counted as one."""
-        return -(-len(self.scenes) // (self.batch_size * self.processes))
+        return -(-len(self._epoch) // (self.batch_size * self.processes))
+
+    @cached_property
+    def _epoch(self) -> Int[Array, " E"]:
+        """The numbers of the scenes that make an epoch."""
+        return np.repeat(np.arange(len(self.scenes)), 1 if self.times is None else self.times)
 
     def measure_rows(self, batches: int | None = 64) -> Int[Array, "T L"]:
         """Counts the voxels of batches, as they are before padding.
@@ -241,11 +255,12 @@ class Loader:
         return samples, scene
 
     def _scene_at(self, place: int) -> int:
-        count = len(self.scenes)
+        count = len(self._epoch)
         if not self.train:
             return place if place < count else -1
         epoch, within = divmod(place, count)
-        return int(np.random.default_rng([self.seed, _ORDER, epoch]).permutation(count)[within])
+        rng = np.random.default_rng([self.seed, _ORDER, epoch])
+        return int(self._epoch[rng.permutation(count)[within]])
 
     def _sample(self, number: int, place: int, part: int) -> Sample:
         rng = np.random.default_rng([self.seed, _SCENE, place])

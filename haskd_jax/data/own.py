@@ -70,8 +70,8 @@ class OwnScans:
         """The scenes that are there, by name, with their split."""
         return dict.fromkeys(self.sources(), self.split)
 
-    def options(self) -> dict[str, Any]:
-        """All options that decide the prepared bytes."""
+    def recipe(self, name: str) -> dict[str, Any]:
+        """All options that decide a scene's prepared bytes: the same for every scene."""
         return {name: value for name, value in asdict(self).items() if name != "raw"}
 
     def _cloud(self, path: Path) -> Cloud:

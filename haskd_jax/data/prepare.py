@@ -1,21 +1,17 @@
 """Raw scans to prepared scenes: in parallel, resumable, one failure never stopping the others."""
 
-import fcntl
-import multiprocessing
-import os
 import shutil
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from haskd_jax.data.errors import DataError
 from haskd_jax.data.prepared import VERSION, load_scene, read_dataset
+from haskd_jax.data.workers import locked, pool
 from haskd_jax.data.writer import PARTIAL, SceneWriter, write_json
 
 
@@ -37,8 +33,8 @@ class Source(Protocol):
         """The scenes that are there, by name, with their split."""
         ...
 
-    def options(self) -> Mapping[str, Any]:
-        """All options that decide the prepared bytes, as JSON values."""
+    def recipe(self, name: str) -> Mapping[str, Any]:
+        """All options that decide a scene's prepared bytes, as JSON values."""
         ...
 
     def read(self, name: str, writer: SceneWriter) -> None:
@@ -140,7 +136,7 @@ def prepare(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(out, f"cannot be made ({error.strerror})") from error
-    with _locked(out):
+    with locked(out):
         for leftover in out.glob(f"{PARTIAL}*"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         _claim(out, source)
@@ -165,13 +161,15 @@ def prepare_scene(source: Source, out: Path, name: str, split: str) -> Result:
     Returns:
         What became of it.
     """
-    kept = _kept(source, out / name, split)
+    kept = _kept(source, out, name, split)
     if kept is not None:
         return _result(name, "kept", kept)
     try:
         with SceneWriter(out, name) as writer:
             source.read(name, writer)
-            manifest = writer.commit(dataset=source.dataset, split=split, options=source.options())
+            manifest = writer.commit(
+                dataset=source.dataset, split=split, options=source.recipe(name)
+            )
     except DataError as error:
         return Result(name, "failed", f"{name}: {error}")
     except OSError as error:
@@ -197,13 +195,13 @@ def _result(name: str, status: Literal["done", "kept"], manifest: Mapping[str, A
     )
 
 
-def _kept(source: Source, folder: Path, split: str) -> Mapping[str, Any] | None:
+def _kept(source: Source, out: Path, name: str, split: str) -> Mapping[str, Any] | None:
     try:
-        manifest = load_scene(folder).manifest
+        manifest = load_scene(out / name).manifest
     except DataError:
         return None
-    options = {"dataset": source.dataset, "split": split, "options": _plain(source.options())}
-    return manifest if all(manifest[key] == value for key, value in options.items()) else None
+    wanted = {"dataset": source.dataset, "split": split, "options": _plain(source.recipe(name))}
+    return manifest if all(manifest[key] == value for key, value in wanted.items()) else None
 
 
 def _plain(value: Any) -> Any:
@@ -211,17 +209,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """One preparation at a time in a root; the lock goes with the process, however it ends."""
-    with (out / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(out, "another process is preparing here") from error
-        yield
 
 
 def _claim(out: Path, source: Source) -> None:
@@ -251,8 +238,8 @@ def _run(source: Source, out: Path, splits: Mapping[str, str], workers: int) -> 
         return
     left = dict(splits)
     try:
-        with _pool(min(workers, len(left))) as pool:
-            jobs = [pool.submit(prepare_scene, source, out, *item) for item in splits.items()]
+        with pool(min(workers, len(left))) as processes:
+            jobs = [processes.submit(prepare_scene, source, out, *item) for item in splits.items()]
             for job in as_completed(jobs):
                 result = job.result()
                 del left[result.scene]
@@ -266,36 +253,9 @@ def _run(source: Source, out: Path, splits: Mapping[str, str], workers: int) -> 
 
 def _alone(source: Source, out: Path, name: str, split: str) -> Result:
     try:
-        with _pool(1) as pool:
-            return pool.submit(prepare_scene, source, out, name, split).result()
+        with pool(1) as processes:
+            return processes.submit(prepare_scene, source, out, name, split).result()
     except BrokenProcessPool:
         return Result(
             name, "failed", f"{name}: its process was killed (out of memory?), even when alone"
         )
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    # "spawn": a forked child would inherit the lock, and whatever threads the caller has.
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent
-    )
-    try:
-        yield pool
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)  # an interrupt waits for no scene
-        raise
-    pool.shutdown()
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

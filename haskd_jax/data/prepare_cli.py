@@ -10,6 +10,7 @@ from haskd_jax.data.own import OwnScans
 from haskd_jax.data.prepare import Result, Source, Summary, prepare
 from haskd_jax.data.s3dis import S3DIS
 from haskd_jax.data.scannet import ScanNet
+from haskd_jax.data.synthrooms import SynthRooms
 
 _FLAT = tyro.conf.arg(name="")
 
@@ -30,6 +31,19 @@ def s3dis(source: Annotated[S3DIS, _FLAT], out: Path, workers: int = 2) -> int:
 
     Args:
         source: The raw scans.
+        out: Where the prepared scenes go.
+        workers: How many processes; each holds one room in memory.
+    """
+    return run(source, out, workers)
+
+
+def synthrooms(
+    source: Annotated[SynthRooms, tyro.conf.OmitArgPrefixes], out: Path, workers: int = 2
+) -> int:
+    """Makes furnished rooms, scans them and prepares the scans: no download.
+
+    Args:
+        source: How many rooms, their style, the sizes of their scans.
         out: Where the prepared scenes go.
         workers: How many processes; each holds one room in memory.
     """
@@ -128,7 +142,12 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    commands: dict[str, Callable[..., int]] = {"scannet": scannet, "s3dis": s3dis, "own": own}
+    commands: dict[str, Callable[..., int]] = {
+        "scannet": scannet,
+        "s3dis": s3dis,
+        "synthrooms": synthrooms,
+        "own": own,
+    }
     return tyro.extras.subcommand_cli_from_dict(commands, prog="haskd prepare", args=args)
 
 

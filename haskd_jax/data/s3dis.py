@@ -110,8 +110,8 @@ class S3DIS:
             raise DataError(self.images, "is no folder")
         return {name: folder.parent.name for name, folder in self._rooms().items()}
 
-    def options(self) -> dict[str, Any]:
-        """All options that decide the prepared bytes."""
+    def recipe(self, name: str) -> dict[str, Any]:
+        """All options that decide a scene's prepared bytes: the same for every scene."""
         return {
             "images": self.images is not None,
             "frame_stride": self.frame_stride,

@@ -77,8 +77,8 @@ class ScanNet:
             )
         return present
 
-    def options(self) -> dict[str, Any]:
-        """All options that decide the prepared bytes."""
+    def recipe(self, name: str) -> dict[str, Any]:
+        """All options that decide a scene's prepared bytes: the same for every scene."""
         return {
             "frame_stride": 1 if self.frames_25k else self.frame_stride,
             "frame_size": list(self.frame_size),

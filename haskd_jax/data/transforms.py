@@ -6,7 +6,7 @@ See docs/augmentation.md. Names to import from here:
     centre_shift, rotate, scale, flip, jitter, elastic  geometry
     auto_contrast, colour_translation, colour_jitter    colour
     dropout, grid_sample, sphere_crop, mix3d            which points
-    Recipe, augment, SPUNET_SCANNET, PTV3_SCANNET, PTV3_S3DIS, plain
+    Recipe, augment, plain, SPUNET_SCANNET, SPUNET_S3DIS, PTV3_SCANNET, PTV3_S3DIS
 """
 
 from collections.abc import Callable
@@ -33,6 +33,7 @@ from haskd_jax.data.transforms_sample import Sample, sample_of, spread_views, ta
 __all__ = [
     "PTV3_S3DIS",
     "PTV3_SCANNET",
+    "SPUNET_S3DIS",
     "SPUNET_SCANNET",
     "Recipe",
     "Sample",
@@ -172,6 +173,7 @@ _COLOUR: tuple[Transform, ...] = (auto_contrast, colour_translation, colour_jitt
 # The field's recipes, as Pointcept's configurations have them (configs/scannet and configs/s3dis:
 # semseg-spunet-v1m1-0-base.py, semseg-pt-v3m1-0-base.py).
 SPUNET_SCANNET = Recipe((*_RIGID, elastic, *_COLOUR), 0.02, (sphere_crop,), 0.8)
+SPUNET_S3DIS = Recipe((*_RIGID, elastic, *_COLOUR), 0.05, (sphere_crop,), 0.8)
 PTV3_SCANNET = Recipe(
     (*_RIGID, elastic, *_COLOUR), 0.02, (partial(sphere_crop, most=102_400),), 0.8
 )

@@ -276,6 +276,23 @@ def write_json(path: Path, value: Any) -> None:
         ...     (Path(folder) / "a.json").read_text()
         '{\\n "a": 2,\\n "b": 1\\n}\\n'
     """
+    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file beside and renames it: nobody sees half of it.
+
+    Args:
+        path: The file.
+        content: All of it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_bytes(Path(folder) / "a.txt", b"whole")
+        ...     [(file.name, file.read_bytes()) for file in Path(folder).iterdir()]
+        [('a.txt', b'whole')]
+    """
     beside = path.with_name(f"{PARTIAL}{path.name}-{os.getpid()}")
-    beside.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    beside.write_bytes(content)
     os.replace(beside, path)

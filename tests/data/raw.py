@@ -321,7 +321,7 @@ class Reader:
     def scenes(self):
         return dict.fromkeys(self.names, "train")
 
-    def options(self):
+    def recipe(self, name):
         return {}
 
     def read(self, name, writer):

@@ -179,10 +179,13 @@ def test_the_command_tells_what_was_left_out_and_why(tmp_path, capsys):
     assert "is no folder" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["scannet", "s3dis", "own"])
-def test_help_names_every_option(command, capsys):
+@pytest.mark.parametrize(
+    ("command", "first"),
+    [("scannet", "--raw"), ("s3dis", "--raw"), ("own", "--raw"), ("synthrooms", "--train")],
+)
+def test_help_names_every_option(command, first, capsys):
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
     assert end.value.code == 0
     told = capsys.readouterr().out
-    assert all(word in told for word in ("--raw", "--out", "--workers"))
+    assert all(word in told for word in (first, "--out", "--workers"))

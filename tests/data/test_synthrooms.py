@@ -7,13 +7,20 @@ import shutil
 import numpy as np
 import pytest
 
-from haskd_jax.data import DataError, load_scene
+from haskd_jax.data import DataError, list_scenes, load_scene
 from haskd_jax.data.cameras import look_up, project
 from haskd_jax.data.doctor import examine
 from haskd_jax.data.prepare import prepare
+from haskd_jax.data.prepare_cli import main as prepare_main
 from haskd_jax.data.scannet import ScanNet
 from haskd_jax.data.scannet_labels import NYU40, class_table
-from haskd_jax.data.synthrooms import STYLES, Options, generate_scene, write_scannet_layout
+from haskd_jax.data.synthrooms import (
+    STYLES,
+    Options,
+    SynthRooms,
+    generate_scene,
+    write_scannet_layout,
+)
 from haskd_jax.data.synthrooms.cli import main
 from haskd_jax.data.synthrooms.fusion import fuse_views
 from haskd_jax.data.synthrooms.kit import LABEL, Kit
@@ -27,6 +34,7 @@ from haskd_jax.data.synthrooms.textures import KINDS, Materials
 from haskd_jax.data.synthrooms.trajectory import look, walk
 from haskd_jax.data.synthrooms.walls import Patch, Wall, curtain, door, picture, window
 
+NAME = {number: name for name, number in LABEL.items()}
 SMALL = Options(frames=6, width=64, height=48, voxel_size=0.05)
 
 
@@ -122,7 +130,12 @@ def test_a_box_is_closed_and_faces_outwards():
 def flat_view(depth, **fields):
     ones = np.ones((60, 80), np.float32)
     view = {"depth": depth * ones, "slant": ones, "dropout": 0 * ones, **fields}
-    return View(colour=np.ones((60, 80, 3), np.float32), label=np.ones((60, 80), np.uint8), **view)
+    return View(
+        colour=np.ones((60, 80, 3), np.float32),
+        label=np.ones((60, 80), np.uint8),
+        instance=np.zeros((60, 80), np.int32),
+        **view,
+    )
 
 
 def test_depth_noise_grows_with_range_and_holes_with_glass():
@@ -163,7 +176,7 @@ def test_fusion_agrees_with_a_dictionary():
     rng = np.random.default_rng(1)
     points = [rng.uniform(-0.3, 0.3, (300, 3)).astype(np.float32) for _ in range(3)]
     colours = [rng.uniform(0, 255, (300, 3)).astype(np.float32) for _ in range(3)]
-    labels = [rng.integers(0, 41, 300).astype(np.uint8) for _ in range(3)]
+    labels = [rng.integers(0, 41, 300).astype(np.int32) for _ in range(3)]
     weights = [rng.uniform(0.1, 2, 300).astype(np.float32) for _ in range(3)]
     voxels = {}
     for p, c, y, w in zip(*map(np.concatenate, (points, colours, labels, weights)), strict=True):
@@ -310,6 +323,36 @@ def test_cloud_and_frames_agree(scene):
     assert agree / visible > 0.93
 
 
+def test_instances_are_things(scene):
+    count = scene.instance.max() + 1
+    assert scene.instance.dtype == np.int32 and np.array_equal(
+        np.unique(scene.instance), np.arange(count)
+    )
+    labels = [np.unique(scene.label[scene.instance == i]) for i in range(count)]
+    assert {len(names) for names in labels} == {1}
+    things = [NAME[int(names[0])] for names in labels]
+    assert things.count("floor") == 1
+    assert things.count("wall") == 4  # what niches and pilasters add to them is of them
+    room = furnish(np.random.default_rng(8), STYLES["a"])
+    quads = room.quads
+    corners = np.stack([quads.origin, quads.origin + quads.edge_u, quads.origin + quads.edge_v])
+    chairs = np.unique(quads.instance[quads.label == LABEL["chair"]])
+    assert len(chairs) > 1
+    for i in chairs:  # one chair, not two
+        assert np.ptp(corners[:, quads.instance == i].reshape(-1, 3), axis=0).max() < 1.3
+
+
+def test_things_are_told_apart():
+    room, chair = Piece(), Piece()
+    chair.box((0, 0, 0), (1, 1, 1), 5, 0)
+    chair.disc((0, 0, 1), 1, 18, 0)  # a pillow on it
+    room.rect((0, 0, 0), (9, 0, 0), (0, 9, 0), 2, 0)
+    room.add(chair, (0, 0, 0))
+    room.add(chair, (3, 0, 0))
+    room.rect((0, 0, 0), (1, 0, 0), (0, 1, 0), 2, 0)  # a rug is floor
+    assert room.quads().instance.tolist() == [0] + 6 * [1] + [2] + 6 * [3] + [4] + [0]
+
+
 def test_what_nobody_saw_is_missing(scene):
     """The floor under a room's furniture is not there, though it is in the room."""
     floor = scene.points[scene.label == NYU40["floor"]]
@@ -328,6 +371,7 @@ def test_what_nobody_saw_is_missing(scene):
         (lambda: scene_names("dev", 1), "split: 'dev'"),
         (lambda: scene_names("val", 100_001), "val: 100001 scenes"),
         (lambda: write_scannet_layout("nowhere", workers=0), "workers: 0"),
+        (lambda: SynthRooms(train=-1), "train: -1 scenes"),
     ],
 )
 def test_bad_arguments(call, reason):
@@ -367,12 +411,54 @@ def test_round_trip_through_the_scannet_reader(tmp_path):
         np.testing.assert_array_equal(found.points, scene.points)
         np.testing.assert_array_equal(found.colour, scene.colour)
         np.testing.assert_array_equal(found.label, class_table()[scene.label])
+        np.testing.assert_array_equal(found.instance, scene.instance)
         assert found.frames.names == tuple(map(str, range(6)))
         np.testing.assert_array_equal(found.frames.depth, scene.frame_depth)
         np.testing.assert_array_equal(found.frames.label, class_table()[scene.frame_label])
         np.testing.assert_allclose(found.frames.camera_to_world, scene.camera_to_world, atol=1e-6)
         np.testing.assert_allclose(found.frames.intrinsics[0], scene.intrinsics, rtol=1e-6)
         assert np.abs(found.frames.colour.astype(int) - scene.frame_colour).mean() < 6
+
+
+def test_prepared_at_once_is_what_the_scannet_reader_makes_of_the_files(tmp_path):
+    write(tmp_path / "raw", test_style="b")
+    read = ScanNet(tmp_path / "raw", frame_stride=1, frame_size=(64, 48))
+    at_once = SynthRooms(train=2, val=1, test=1, test_style="b", options=SMALL)
+    assert at_once.scenes() == read.scenes()
+    assert not prepare(read, tmp_path / "read").failed
+    assert not prepare(at_once, tmp_path / "at once").failed
+    for name in read.scenes():
+        left, right = (tmp_path / root / name for root in ("read", "at once"))
+        files = sorted(path.name for path in left.glob("*.npy"))
+        assert files == sorted(path.name for path in right.glob("*.npy"))
+        assert all((left / n).read_bytes() == (right / n).read_bytes() for n in files)
+        manifests = [json.loads((f / "manifest.json").read_text()) for f in (left, right)]
+        told = [{k: v for k, v in m.items() if k not in ("dataset", "options")} for m in manifests]
+        assert told[0] == told[1]
+    assert (load_scene(tmp_path / "at once" / "scene9000_00").label >= 0).any()
+
+
+def test_prepared_rooms_resume_and_only_what_changed_is_redone(tmp_path):
+    how = {"train": 2, "val": 1, "test": 1, "options": SMALL}
+    assert {r.status for r in prepare(SynthRooms(**how), tmp_path / "a").results} == {"done"}
+    first = content(tmp_path / "a")
+    shutil.rmtree(tmp_path / "a" / "scene0000_01")
+    (tmp_path / "a" / ".partial-left" / "scene0000_01").mkdir(parents=True)
+    again = prepare(SynthRooms(**how), tmp_path / "a", workers=2)
+    assert [r.scene for r in again.results if r.status == "done"] == ["scene0000_01"]
+    assert content(tmp_path / "a") == first
+    other = prepare(SynthRooms(**how | {"train": 3, "test_style": "b"}), tmp_path / "a")
+    done = [r.scene for r in other.results if r.status == "done"]
+    assert done == ["scene0000_02", "scene9000_00"]
+
+
+def test_prepare_synthrooms_command(tmp_path, capsys):
+    counts = ["--train", "1", "--val", "0", "--test", "1", "--test-style", "b"]
+    sizes = ["--frames", "4", "--width", "32", "--height", "24"]
+    out = ["--out", str(tmp_path / "out"), "--workers", "1"]
+    assert prepare_main(["synthrooms", *counts, *sizes, *out]) == 0
+    assert "2 scenes ready (0 of them were there already), 0 failed" in capsys.readouterr().out
+    assert list_scenes(tmp_path / "out", "test") == ("scene9000_00",)
 
 
 def test_the_doctor_finds_nothing_wrong(tmp_path):
@@ -432,10 +518,13 @@ def test_command_line(tmp_path, capsys):
     assert "train: -1 scenes" in capsys.readouterr().out
 
 
-def test_the_page_is_true(root, capsys):
+def test_the_page_is_true(root, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     page = root / "docs" / "synthrooms.md"
-    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
-    exec(code, {"__name__": "example"})
+    prepared, one = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+    exec(prepared, {"__name__": "example"})
+    assert len(list_scenes(tmp_path / "prepared")) == 4
+    exec(one, {"__name__": "example"})
     assert capsys.readouterr().out.endswith("(8, 120, 160, 3)\n")
     names = re.findall(r"\]\((images/[^)]+)\)", page.read_text(encoding="utf-8"))
     assert len(names) == 4

@@ -373,7 +373,7 @@ def test_mixing_a_scene_without_labels_or_frames():
         t.mix3d(one, replace(other, voxel_size=0.2), np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("recipe", [t.SPUNET_SCANNET, t.PTV3_SCANNET, t.PTV3_S3DIS])
+@pytest.mark.parametrize("recipe", [t.SPUNET_SCANNET, t.SPUNET_S3DIS, t.PTV3_SCANNET, t.PTV3_S3DIS])
 def test_recipes_are_pure(recipe):
     sample = a_sample()
     before = [array.copy() for array in all_of(sample)]

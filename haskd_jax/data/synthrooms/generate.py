@@ -52,6 +52,8 @@ class SynthScene:
         points: [N, 3] float32, metres.
         colour: [N, 3] uint8.
         label: [N] uint8 nyu40 id.
+        instance: [N] int32, the things that were seen numbered from 0; a wall, the floor, the
+            ceiling are things too.
         frame_colour: [F, H, W, 3] uint8.
         frame_depth: [F, H, W] uint16 millimetres, 0 unknown; registered to the colour.
         frame_label: [F, H, W] uint8 nyu40 id.
@@ -63,6 +65,7 @@ class SynthScene:
     points: Array
     colour: Array
     label: Array
+    instance: Array
     frame_colour: Array
     frame_depth: Array
     frame_label: Array
@@ -114,7 +117,7 @@ def _scan(rng: np.random.Generator, room: Room, way: Walk, options: Options) -> 
     believed = _believed_poses(rng, room, way.camera_to_world)
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     rays = np.stack([(x - k[0, 2]) / focal, (y - k[1, 2]) / focal, np.ones_like(x)], axis=2)
-    rays = rays.astype(np.float32)
+    rays = rays.reshape(-1, 3).astype(np.float32)
     size = width / 160
 
     frames: list[tuple[Array, Array, Array]] = []
@@ -127,22 +130,25 @@ def _scan(rng: np.random.Generator, room: Room, way: Walk, options: Options) -> 
         # The scanner's colours are a pixel off and smeared: images hold more than the cloud.
         offset = np.rint(rng.normal(size=2) * 0.8 * size).astype(int)
         painted = smear(shifted(colour, offset), round(2 * size))
-        known = depth > 0
-        z = depth[known].astype(np.float32) / 1000
+        known = np.flatnonzero(depth)
+        z = depth.ravel()[known].astype(np.float32) / 1000
         points = turned(rays[known] * z[:, None], pose[:3, :3]) + pose[:3, 3].astype(np.float32)
-        seen.append((points, painted[known], view.label[known], 1 / z**2))
-    points, colour, label = fuse_views(
+        seen.append((points, painted.reshape(-1, 3)[known], view.instance.ravel()[known], 1 / z**2))
+    points, colour, thing = fuse_views(
         [points for points, _, _, _ in seen],
         [colours for _, colours, _, _ in seen],
-        [labels for _, _, labels, _ in seen],
+        [things for _, _, things, _ in seen],
         [weights for _, _, _, weights in seen],
         options.voxel_size,
     )
+    label_of = np.zeros(room.quads.instance.max() + 1, np.uint8)
+    label_of[room.quads.instance] = room.quads.label
     return SynthScene(
         kind=room.kind,
         points=points,
         colour=colour,
-        label=label,
+        label=label_of[thing],
+        instance=np.unique(thing, return_inverse=True)[1].astype(np.int32),
         frame_colour=np.stack([colour for colour, _, _ in frames]),
         frame_depth=np.stack([depth for _, depth, _ in frames]),
         frame_label=np.stack([label for _, _, label in frames]),

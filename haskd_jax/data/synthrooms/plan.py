@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from haskd_jax.data.synthrooms import fixtures
-from haskd_jax.data.synthrooms.kit import Item, Kit
+from haskd_jax.data.synthrooms.kit import LABEL, Item, Kit
 from haskd_jax.data.synthrooms.quads import Piece, Vector
 from haskd_jax.data.synthrooms.style import Number
 from haskd_jax.data.synthrooms.walls import Patch, Wall
@@ -119,7 +119,9 @@ class Plan:
             x = self.kit.between(0.12, wall.length - size[0] - 0.12)
             patch = Patch(x, x + size[0], low, low + size[1])
             if wall.free(patch, margin):
+                before = len(wall.piece)
                 build(wall, patch)
+                wall.piece.one_thing(before, but=LABEL["wall"])
                 self.sights.append(place(wall, x + size[0] / 2, 0.0, low + size[1] / 2))
                 return wall, patch
         return None

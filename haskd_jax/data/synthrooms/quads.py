@@ -24,6 +24,8 @@ class Quads:
         edge_u: [Q, 3] float64, metres.
         edge_v: [Q, 3] float64, metres; `edge_u x edge_v` points to where it is seen from.
         label: [Q] uint8 nyu40 id, 0 unlabelled.
+        instance: [Q] int32, 0 up to the number of things: surfaces that were put down together
+            and have one label.
         material: [Q] int32, index of the texture.
         stretch: [Q] bool: the texture covers the surface once, instead of repeating every metre.
         disc: [Q] bool: only the ellipse inside the parallelogram is there.
@@ -34,6 +36,7 @@ class Quads:
     edge_u: Array
     edge_v: Array
     label: Array
+    instance: Array
     material: Array
     stretch: Array
     disc: Array
@@ -52,6 +55,11 @@ class Piece:
 
     def __init__(self) -> None:
         self._rows: list[tuple[Any, ...]] = []
+        self._thing: list[object | None] = []  # what each surface belongs to; None is not known
+
+    def __len__(self) -> int:
+        """The number of surfaces."""
+        return len(self._rows)
 
     def rect(
         self,
@@ -67,6 +75,7 @@ class Piece:
     ) -> None:
         """Adds one surface; see `Quads` for the meaning of the arguments."""
         self._rows.append((origin, u, v, label, material, stretch, disc, both))
+        self._thing.append(None)
 
     def box(
         self,
@@ -146,7 +155,10 @@ class Piece:
         )
 
     def add(self, other: "Piece", at: Vector, yaw: Number = 0.0) -> None:
-        """Adds another piece, turned about z by `yaw` (radians) and then moved to `at`."""
+        """Adds another piece, turned about z by `yaw` (radians) and then moved to `at`.
+
+        What it is made of is one thing, but for the things that were put on it.
+        """
         c, s = np.cos(yaw), np.sin(yaw)
 
         def turn(p: Vector) -> Vector:
@@ -156,15 +168,33 @@ class Piece:
             x, y, z = turn(origin)
             moved = (x + at[0], y + at[1], z + at[2])
             self._rows.append((moved, turn(u), turn(v), *rest))
+        self._thing += other._thing
+        self.one_thing(len(self) - len(other))
+
+    def extend(self, other: "Piece") -> None:
+        """Adds another piece as it is: what of it belongs to no thing yet still does not."""
+        self._rows += other._rows
+        self._thing += other._thing
+
+    def one_thing(self, since: int, *, but: int = -1) -> None:
+        """Makes the surfaces from number `since` on one thing, but for those of label `but`."""
+        thing = object()
+        for i in range(since, len(self)):
+            if self._thing[i] is None and self._rows[i][3] != but:
+                self._thing[i] = thing
 
     def quads(self) -> Quads:
         """All surfaces as arrays."""
         origin, u, v, label, material, stretch, disc, both = zip(*self._rows, strict=True)
+        number: dict[tuple[object, int], int] = {}
+        pairs = zip(self._thing, label, strict=True)
+        instance = [number.setdefault(pair, len(number)) for pair in pairs]
         return Quads(
             origin=np.array(origin, np.float64),
             edge_u=np.array(u, np.float64),
             edge_v=np.array(v, np.float64),
             label=np.array(label, np.uint8),
+            instance=np.array(instance, np.int32),
             material=np.array(material, np.int32),
             stretch=np.array(stretch, bool),
             disc=np.array(disc, bool),

@@ -89,11 +89,12 @@ def rasterise(quads: Quads, camera_to_world: Array, k: Array, size: tuple[int, i
         return Hits(winner, nothing, nothing, nothing)
     seen = winner >= 0
     depth = np.where(seen, 1 / np.where(seen, buffer, 1), 0).astype(np.float32)
-    plane = affine[winner, :2]
-    a, b = (
-        (plane[..., i, 0] * column + plane[..., i, 1] * row + plane[..., i, 2]) * depth
-        for i in range(2)
-    )
+
+    def place(parts: Array) -> Array:
+        x, y, one = (np.take(part, winner) for part in parts)
+        return (x * column + y * row + one) * depth
+
+    a, b = (place(affine[:, i].T.copy()) for i in range(2))
     return Hits(np.where(seen, index[winner], -1).astype(np.int32), depth, a, b)
 
 

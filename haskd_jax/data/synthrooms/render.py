@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from haskd_jax.data.synthrooms.layout import Room
-from haskd_jax.data.synthrooms.quads import turned
 from haskd_jax.data.synthrooms.raster import rasterise
 
 Array = np.ndarray
@@ -19,6 +18,7 @@ class View:
         colour: [H, W, 3] float32, linear, about 0 ... 1.
         depth: [H, W] float32 z-depth, metres, 0 where nothing is.
         label: [H, W] uint8 nyu40 id.
+        instance: [H, W] int32, which thing; of no meaning where nothing is.
         slant: [H, W] float32 cosine between the line of sight and the surface's normal.
         dropout: [H, W] float32, how likely the surface gives no depth.
     """
@@ -26,6 +26,7 @@ class View:
     colour: Array
     depth: Array
     label: Array
+    instance: Array
     slant: Array
     dropout: Array
 
@@ -44,8 +45,8 @@ class Renderer:
         quads = room.quads
         self._room, self._k, self._size = room, k, size
         normal = np.cross(quads.edge_u, quads.edge_v)
-        self._normal = (normal / np.linalg.norm(normal, axis=1, keepdims=True)).astype(np.float32)
-        self._lights = lights.astype(np.float32)
+        self._normal = normal / np.linalg.norm(normal, axis=1, keepdims=True)
+        self._lights = lights
         # A texture covers a metre, unless it is stretched over the surface.
         lengths = np.stack(
             [np.linalg.norm(quads.edge_u, axis=1), np.linalg.norm(quads.edge_v, axis=1)], axis=1
@@ -55,9 +56,10 @@ class Renderer:
         # Repeating textures start anywhere, so that two walls do not look the same.
         self._shift = (np.arange(len(lengths)) * 17 % texels * ~quads.stretch).astype(np.int32)
         self._atlas = room.atlas.reshape(-1, 3)
-        x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
-        rays = np.stack([(x - k[0, 2]) / k[0, 0], (y - k[1, 2]) / k[1, 1], np.ones_like(x)], 2)
-        self._rays = rays.astype(np.float32)
+        self._column = ((np.arange(size[0]) - k[0, 2]) / k[0, 0]).astype(np.float32)
+        self._row = ((np.arange(size[1]) - k[1, 2]) / k[1, 1]).astype(np.float32)[:, None]
+        self._ray_square = self._column**2 + self._row**2 + 1
+        self._ray_length = np.sqrt(self._ray_square)
 
     def view(self, camera_to_world: Array) -> View:
         """Renders one picture.
@@ -73,33 +75,37 @@ class Renderer:
         seen = hits.quad >= 0
         q = np.where(seen, hits.quad, 0)
         texels = room.atlas.shape[1]
-        scale, shift, material = self._scale[q], self._shift[q], quads.material[q]
-        column = (np.maximum(hits.a, 0) * scale[..., 0]).astype(np.int32)
-        row = (np.maximum(hits.b, 0) * scale[..., 1]).astype(np.int32)
+        material = quads.material[q]
+        column = (np.maximum(hits.a, 0) * self._scale[:, 0][q]).astype(np.int32)
+        row = (np.maximum(hits.b, 0) * self._scale[:, 1][q]).astype(np.int32)
         stretched = quads.stretch[q]
-        column = np.where(stretched, column.clip(max=texels - 1), (column + shift) % texels)
-        row = np.where(stretched, row.clip(max=texels - 1), row % texels)
-        albedo = self._atlas[(material * texels + row) * texels + column]
+        last = texels - 1  # texels is a power of two
+        column = np.where(stretched, np.minimum(column, last), (column + self._shift[q]) & last)
+        row = np.where(stretched, np.minimum(row, last), row & last)
+        albedo = np.take(self._atlas, (material * texels + row) * texels + column, axis=0)
 
-        pose = camera_to_world.astype(np.float32)
-        sight = turned(self._rays, pose[:3, :3])
-        points = sight * hits.depth[..., None] + pose[:3, 3]
-        normal = self._normal[q]
-        facing = np.einsum("hwc,hwc->hw", normal, sight)
-        normal = np.where(facing[..., None] > 0, -normal, normal)
+        # How far camera and lamps are in front of a surface's plane is one number a surface.
+        rotation, eye = camera_to_world[:3, :3], camera_to_world[:3, 3]
+        height = np.einsum("qc,qc->q", self._normal, eye - quads.origin)
+        side = np.where(height < 0, -1, 1)
+        square = hits.depth**2 * self._ray_square
         light = np.full(hits.depth.shape, 0.38, np.float32)
         for lamp in self._lights:
-            toward = lamp - points
-            square = np.einsum("hwc,hwc->hw", toward, toward) + 0.3
-            cosine = np.einsum("hwc,hwc->hw", toward, normal) / np.sqrt(square)
-            light += np.maximum(cosine, 0) * (1.6 / len(self._lights)) / (1 + 0.25 * square)
+            above = np.einsum("qc,qc->q", self._normal, lamp - quads.origin) * side
+            right, down, ahead = map(np.float32, rotation.T @ (lamp - eye))
+            along = self._column * right + (self._row * down + ahead)
+            distance = square - 2 * hits.depth * along + np.float32((lamp - eye) @ (lamp - eye))
+            distance = np.maximum(distance, 0) + np.float32(0.3)
+            strength = (np.maximum(above, 0) * 1.6 / len(self._lights)).astype(np.float32)
+            light += strength[q] / (np.sqrt(distance) * (1 + np.float32(0.25) * distance))
         glow = room.glow[material]
         shade = np.where(seen, glow + (1 - glow) * light, 0)
-        length = np.sqrt(np.einsum("hwc,hwc->hw", sight, sight))
+        away = np.abs(height).astype(np.float32)[q]
         return View(
             colour=albedo * shade[..., None],
             depth=hits.depth,
             label=np.where(seen, quads.label[q], 0).astype(np.uint8),
-            slant=np.abs(facing) / length,
+            instance=quads.instance[q],
+            slant=away / np.maximum(hits.depth * self._ray_length, np.float32(1e-6)),
             dropout=room.dropout[material],
         )

@@ -1,16 +1,12 @@
 """Rooms on disk in ScanNet's layout, so that ScanNet's reader reads them unchanged."""
 
-import fcntl
 import io
 import json
-import multiprocessing
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import asdict
+from concurrent.futures import as_completed
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,13 +15,16 @@ from PIL import Image
 
 from haskd_jax.data.errors import DataError
 from haskd_jax.data.synthrooms.generate import Options, SynthScene, generate_scene
+from haskd_jax.data.synthrooms.kit import LABEL
 from haskd_jax.data.synthrooms.style import STYLES, StyleName
+from haskd_jax.data.workers import locked, pool
+from haskd_jax.data.writer import PARTIAL, write_bytes
 
 Array = np.ndarray
 Status = Literal["done", "kept"]
 
 # Raised whenever the same seed gives other bytes, so that old scenes are not kept beside new ones.
-VERSION = 1
+VERSION = 2
 # The seeds of the splits are disjoint, and a split that grows keeps its scenes. ScanNet's names
 # have six digits, so there are a million scenes.
 SPLIT_SEEDS = {
@@ -33,7 +32,6 @@ SPLIT_SEEDS = {
     "val": range(800_000, 900_000),
     "test": range(900_000, 1_000_000),
 }
-_PARTIAL = ".partial-"
 _MANIFEST = "synthrooms.json"
 
 
@@ -60,6 +58,59 @@ def scene_names(split: str, count: int) -> dict[str, int]:
     if not 0 <= count <= len(seeds):
         raise ValueError(f"{split}: {count} scenes, must be 0 to {len(seeds)}")
     return {f"scene{seed // 100:04d}_{seed % 100:02d}": seed for seed in seeds[:count]}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A scene to be made.
+
+    Attributes:
+        split: "train", "val" or "test".
+        seed: Decides everything, together with style and options.
+        style: Furniture, palettes and trajectories.
+    """
+
+    split: str
+    seed: int
+    style: StyleName
+
+    def recipe(self, options: Options) -> dict[str, Any]:
+        """All that decides the scene's bytes, as JSON values."""
+        return {
+            "version": VERSION,
+            "seed": self.seed,
+            "style": self.style,
+            "options": asdict(options),
+        }
+
+
+def plan_scenes(
+    counts: Mapping[str, int], style: StyleName, test_style: StyleName | None
+) -> dict[str, Job]:
+    """The scenes of all splits.
+
+    Args:
+        counts: How many scenes of "train", "val" and "test".
+        style: Of the furniture, palettes and trajectories.
+        test_style: The same for the test scenes; None is `style`.
+
+    Returns:
+        What to make, by the scene's name.
+
+    Raises:
+        ValueError: A number or a style that cannot be.
+
+    Example:
+        >>> plan_scenes({"train": 0, "val": 0, "test": 1}, "a", "b")
+        {'scene9000_00': Job(split='test', seed=900000, style='b')}
+    """
+    jobs: dict[str, Job] = {}
+    for split, count in counts.items():
+        own = (test_style or style) if split == "test" else style
+        if own not in STYLES:
+            raise ValueError(f"style: {own!r}, must be one of {sorted(STYLES)}")
+        jobs |= {name: Job(split, seed, own) for name, seed in scene_names(split, count).items()}
+    return jobs
 
 
 def write_scannet_layout(
@@ -99,25 +150,17 @@ def write_scannet_layout(
     if workers < 1:
         raise ValueError(f"workers: {workers}, must be 1 or more")
     options = options or Options()
-    splits = {
-        split: scene_names(split, count)
-        for split, count in {"train": train, "val": val, "test": test}.items()
-    }
-    jobs: dict[str, tuple[int, StyleName]] = {}
-    for split, names in splits.items():
-        own = (test_style or style) if split == "test" else style
-        if own not in STYLES:
-            raise ValueError(f"style: {own!r}, must be one of {sorted(STYLES)}")
-        jobs |= {name: (seed, own) for name, seed in names.items()}
+    jobs = plan_scenes({"train": train, "val": val, "test": test}, style, test_style)
     root = Path(root)
     scans = root / "scans"
     try:
         scans.mkdir(parents=True, exist_ok=True)
-        with _locked(root):
-            for leftover in scans.glob(f"{_PARTIAL}*"):
+        with locked(root):
+            for leftover in scans.glob(f"{PARTIAL}*"):
                 shutil.rmtree(leftover)
-            for split, names in splits.items():
-                _write(root / f"scannetv2_{split}.txt", "".join(f"{n}\n" for n in names).encode())
+            for split in SPLIT_SEEDS:
+                names = [f"{name}\n" for name, job in jobs.items() if job.split == split]
+                write_bytes(root / f"scannetv2_{split}.txt", "".join(names).encode())
             for name, status in _run(scans, jobs, options, workers):
                 on_scene(name, status, len(jobs))
     except OSError as error:
@@ -125,26 +168,23 @@ def write_scannet_layout(
         raise DataError(error.filename or root, f"cannot be written ({reason})") from error
 
 
-def write_scene(
-    scans: Path, name: str, seed: int, style: StyleName, options: Options
-) -> tuple[str, Status]:
+def write_scene(scans: Path, name: str, job: Job, options: Options) -> Status:
     """Writes one scene, unless it is there already.
 
     Args:
         scans: The folder of the scenes.
         name: The scene's name.
-        seed: Its seed.
-        style: Its style.
+        job: Its seed and style.
         options: Its sizes.
 
     Returns:
-        Its name, and whether it was written or kept.
+        Whether it was written or kept.
     """
-    folder, partial = scans / name, scans / f"{_PARTIAL}{name}"
-    recipe = {"version": VERSION, "seed": seed, "style": style, "options": asdict(options)}
+    folder, partial = scans / name, scans / f"{PARTIAL}{name}"
+    recipe = job.recipe(options)
     if _recipe_of(folder) == recipe:
-        return name, "kept"
-    scene = generate_scene(seed, style=style, options=options)
+        return "kept"
+    scene = generate_scene(job.seed, style=job.style, options=options)
     partial.mkdir()
     _write_cloud(partial, name, scene)
     _write_frames(partial, scene)
@@ -152,7 +192,7 @@ def write_scene(
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(partial, folder)
-    return name, "done"
+    return "done"
 
 
 def _recipe_of(folder: Path) -> Any:
@@ -168,6 +208,18 @@ def _write_cloud(folder: Path, name: str, scene: SynthScene) -> None:
     (folder / f"{name}_vh_clean_2.ply").write_bytes(_ply(columns))
     labelled = columns | {"label": scene.label.astype(np.uint16)}
     (folder / f"{name}_vh_clean_2.labels.ply").write_bytes(_ply(labelled))
+    # One segment an instance; its category is the name of its nyu40 id.
+    word = {number: word for word, number in LABEL.items()}
+    _, first = np.unique(scene.instance, return_index=True)
+    groups = [
+        {"id": i, "objectId": i, "segments": [i], "label": word[int(label)]}
+        for i, label in enumerate(scene.label[first])
+    ]
+    segments = {"sceneId": name, "segIndices": scene.instance.tolist()}
+    (folder / f"{name}_vh_clean_2.0.010000.segs.json").write_text(json.dumps(segments))
+    (folder / f"{name}.aggregation.json").write_text(
+        json.dumps({"sceneId": name, "segGroups": groups})
+    )
 
 
 def _ply(columns: Mapping[str, Array]) -> bytes:
@@ -208,49 +260,17 @@ def _matrix(matrix: Array) -> str:
     return "".join(" ".join(f"{x:.9g}" for x in row) + "\n" for row in matrix)
 
 
-def _write(path: Path, content: bytes) -> None:
-    beside = path.with_name(f"{_PARTIAL}{path.name}")
-    beside.write_bytes(content)
-    os.replace(beside, path)
-
-
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """One writer at a time in a root; the lock goes with the process, however it ends."""
-    with (root / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(root, "another process is writing here") from error
-        yield
-
-
 def _run(
-    scans: Path, jobs: Mapping[str, tuple[int, StyleName]], options: Options, workers: int
+    scans: Path, jobs: Mapping[str, Job], options: Options, workers: int
 ) -> Iterator[tuple[str, Status]]:
     if workers == 1 or len(jobs) < 2:
         for name, job in jobs.items():
-            yield write_scene(scans, name, *job, options)
+            yield name, write_scene(scans, name, job, options)
         return
-    # "spawn": a forked child would inherit the lock, and whatever threads the caller has.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_end_with_parent)
-    try:
-        tasks = [pool.submit(write_scene, scans, name, *job, options) for name, job in jobs.items()]
-        for task in as_completed(tasks):
-            yield task.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would go on writing beside the next run."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    with pool(min(workers, len(jobs))) as processes:
+        names = {
+            processes.submit(write_scene, scans, name, job, options): name
+            for name, job in jobs.items()
+        }
+        for task in as_completed(names):
+            yield names[task], task.result()

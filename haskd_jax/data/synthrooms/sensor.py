@@ -106,16 +106,20 @@ def shifted(image: Array, by: Array) -> Array:
         >>> shifted(np.array([[1, 2, 3]]), np.array([1, 0])).tolist()
         [[1, 1, 2]]
     """
-    rows = (np.arange(image.shape[0]) - by[1]).clip(0, image.shape[0] - 1)
-    columns = (np.arange(image.shape[1]) - by[0]).clip(0, image.shape[1] - 1)
-    return image[rows][:, columns]
+    result = image
+    for axis, offset in ((0, int(by[1])), (1, int(by[0]))):
+        if offset:
+            size = image.shape[axis]
+            result = np.take(result, (np.arange(size) - offset).clip(0, size - 1), axis)
+    return result
 
 
 def smear(image: Array, radius: int) -> Array:
     """[H, W, 3] float32: the mean over a square of `2 * radius + 1` pixels."""
-    result = image.astype(np.float32)
-    offsets = range(-radius, radius + 1)
+    result, width = image.astype(np.float32), 2 * radius + 1
     for axis in range(2):
-        moves = [np.array([o, 0]) if axis else np.array([0, o]) for o in offsets]
-        result = np.mean([shifted(result, move) for move in moves], axis=0)
+        margin = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
+        lines = np.moveaxis(np.pad(result, margin, mode="edge"), axis, 0)
+        total = sum(lines[i : i + image.shape[axis]] for i in range(width))
+        result = np.moveaxis(total / np.float32(width), 0, axis)
     return result

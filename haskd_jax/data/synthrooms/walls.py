@@ -80,7 +80,7 @@ class Wall:
             add(hole.x0, hole.x1, hole.z1, self.height)
             at = hole.x1
         add(at, self.length, 0, self.height)
-        result.add(self.piece, (0, 0, 0))
+        result.extend(self.piece)
         return result
 
 
