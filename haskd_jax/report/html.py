@@ -1,0 +1,85 @@
+"""The report: a run folder as one HTML file that needs nothing else."""
+
+import os
+from pathlib import Path
+
+from haskd_jax.report.page import page
+from haskd_jax.report.results import (
+    class_section,
+    confusion_section,
+    result_section,
+    seeds_section,
+    setting_section,
+)
+from haskd_jax.report.run_folder import Run, read_run
+from haskd_jax.report.scenes import frames_section, scenes_section
+from haskd_jax.report.statistics import paired_differences, read_results
+from haskd_jax.report.training import adeptness_section, curves_section
+from haskd_jax.report.verdict import headline
+
+
+def write_report(run_folder: str | Path, out: str | Path | None = None) -> Path:
+    """Writes the report of a run.
+
+    What the run has not reached yet, or did not do, is said in a sentence where it would stand.
+
+    Args:
+        run_folder: What an experiment wrote.
+        out: The file; `report.html` in the run folder by default.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        DataError: A file of the run is damaged; the message names it and what to do.
+        OSError: The report cannot be written there.
+
+    Example:
+        >>> write_report("no/such/run")
+        Traceback (most recent call last):
+        ...
+        haskd_jax.data.errors.DataError: no/such/run/run.json: missing: is this a run folder?
+    """
+    run = read_run(run_folder)
+    path = Path(out) if out is not None else run.folder / "report.html"
+    text = render(run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".partial-{path.name}-{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def render(run: Run) -> str:
+    """The report as HTML.
+
+    Args:
+        run: What `read_run` returned.
+
+    Returns:
+        The document.
+    """
+    table = run.folder / "results.csv"
+    results = read_results(table) if table.exists() else ()
+    differences = paired_differences(results)
+    experiment = str(run.info.get("experiment") or run.folder.name)
+    sections = [
+        ("Results", result_section(run)),
+        ("Over seeds", seeds_section(run, results) if results else ""),
+        ("Rooms the arms had not seen", scenes_section(run)),
+        ("Class by class", class_section(run)),
+        ("What is taken for what", confusion_section(run)),
+        ("The frames the teacher sees", frames_section(run)),
+        ("Which expert is heard on what", adeptness_section(run)),
+        ("Training", curves_section(run)),
+        ("What was run", setting_section(run)),
+    ]
+    return page(
+        f"HAS-KD on {experiment}",
+        "3D semantic segmentation, distilled from images and from snapshots",
+        headline(run, differences),
+        sections,
+    )

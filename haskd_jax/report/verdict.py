@@ -1,0 +1,159 @@
+"""The result in words, right whichever way it falls."""
+
+from collections.abc import Sequence
+
+from haskd_jax.report.run_folder import Evaluation, Run
+from haskd_jax.report.statistics import PairedDifference, majority
+
+REFERENCE, STUDENT, TEACHER = "plain", "haskd", "teacher"
+# How far one seed of a run of SynthRooms' size moves by itself, mIoU points.
+SEED_NOISE = 2.0
+
+
+def points(share: float) -> str:
+    """A share from 0 to 1 as people read scores: of a hundred, one decimal.
+
+    Example:
+        >>> points(0.4137)
+        '41.4'
+    """
+    return f"{100 * share:.1f}"
+
+
+def signed(share: float) -> str:
+    """A difference of two shares: of a hundred, with its sign.
+
+    Example:
+        >>> signed(-0.0042).encode("ascii", "replace"), signed(0.018), signed(-0.0001)
+        (b'?0.4', '+1.8', '0.0')
+    """
+    text = f"{100 * share:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+
+
+def compare(name: str, score: float, other: str, other_score: float) -> str:
+    """One clause on two mIoU, as far as they are printed.
+
+    Args:
+        name: Subject of the clause.
+        score: Its mIoU, 0 to 1.
+        other: What it is compared with.
+        other_score: Its mIoU.
+
+    Returns:
+        The clause, without a full stop.
+
+    Example:
+        >>> compare("HAS-KD", 0.431, "the plain student", 0.413)
+        'HAS-KD is 1.8 mIoU above the plain student'
+        >>> compare("HAS-KD", 0.40, "the plain student", 0.4001)
+        'HAS-KD is level with the plain student'
+    """
+    difference = 100 * (score - other_score)
+    size = f"{abs(difference):.1f}"
+    if float(size) == 0:
+        return f"{name} is level with {other}"
+    return f"{name} is {size} mIoU {'above' if difference > 0 else 'below'} {other}"
+
+
+def headline(run: Run, differences: Sequence[PairedDifference] = ()) -> str:
+    """The one sentence to take away.
+
+    Args:
+        run: The run.
+        differences: Of a sweep over seeds, if there was one; it counts for more than one run.
+
+    Returns:
+        The sentence.
+    """
+    swept = [d for d in differences if d.arm == STUDENT and d.low is not None]
+    if swept:
+        return " ".join(_over_seeds(d) for d in swept)
+    student, plain = _evaluation(run, STUDENT), _evaluation(run, REFERENCE)
+    if not student or not plain:
+        missing = [n for n, e in (("HAS-KD", student), ("the plain student", plain)) if not e]
+        verb = "has" if len(missing) == 1 else "have"
+        return f"No verdict yet: {' and '.join(missing)} {verb} not been evaluated."
+    difference = 100 * (student.miou - plain.miou)
+    text = compare("HAS-KD", student.miou, "the plain student", plain.miou)
+    noise = f"one seed of a run this small moves by about {SEED_NOISE:.0f} points"
+    if abs(difference) < SEED_NOISE:
+        which = "no gain" if difference >= 0 else "no loss"
+        return f"On this seed {text}: {noise}, so this alone shows {which}."
+    if difference < 0:
+        return f"On this seed {text}, and {noise}: here distillation did harm."
+    return f"{text[0].upper()}{text[1:]}. This is one seed; {noise}."
+
+
+def _over_seeds(d: PairedDifference) -> str:
+    assert d.low is not None and d.high is not None
+    text = compare("HAS-KD", d.mean, "the plain student", 0.0)
+    interval = f"95 % interval {signed(d.low)} to {signed(d.high)}"
+    where = f"{d.setting[0].upper()}{d.setting[1:]}: " if d.setting else ""
+    if not d.excludes_zero:
+        tail = "the interval holds zero, so no difference is shown"
+    else:
+        tail = "the gain is beyond chance" if d.mean > 0 else "the loss is beyond chance"
+    return f"{where}{text} over {d.seeds} paired seeds ({interval}): {tail}."
+
+
+def findings(run: Run) -> list[str]:
+    """The other comparisons a reader should know of, one sentence each.
+
+    Args:
+        run: The run.
+
+    Returns:
+        Sentences, none where nothing was evaluated.
+    """
+    sentences = []
+    plain, teacher = _evaluation(run, REFERENCE), _evaluation(run, TEACHER)
+    student = _evaluation(run, STUDENT)
+    if teacher and plain:
+        clause = compare("The teacher", teacher.miou, "the plain student", plain.miou)
+        ahead = teacher.miou - plain.miou >= SEED_NOISE / 100
+        sees = ", which sees images," if teacher.needs_images else ", which saw no image here,"
+        clause = clause.replace("The teacher", f"The teacher{sees}", 1)
+        sentences.append(f"{clause}: it has {'something' if ahead else 'little'} to teach.")
+    elif plain:
+        sentences.append("No teacher was evaluated, so what images add is not known.")
+    if student and plain and student.parameters and plain.parameters:
+        if student.parameters == plain.parameters and not student.needs_images:
+            cost = "HAS-KD costs nothing at inference: as many parameters as the plain student"
+            sentences.append(f"{cost}, and no images.")
+        else:
+            sentences.append(
+                f"HAS-KD has {student.parameters:,} parameters, the plain student "
+                f"{plain.parameters:,}."
+            )
+    return sentences + _against_majority(run)
+
+
+def _against_majority(run: Run) -> list[str]:
+    """What the students know beyond the most frequent class; one sentence for arms of one split."""
+    clauses: dict[str, list[str]] = {}
+    for arm in run.evaluated:
+        evaluation = arm.evaluation
+        assert evaluation
+        base = majority(evaluation.confusion)
+        if base is None or arm.name not in (REFERENCE, STUDENT):
+            continue
+        head = (
+            f"Always answering \N{LEFT DOUBLE QUOTATION MARK}{evaluation.classes[base.index]}"
+            f"\N{RIGHT DOUBLE QUOTATION MARK} would score {points(base.miou)} mIoU and "
+            f"{points(base.accuracy)} % accuracy"
+        )
+        if evaluation.miou >= 2 * base.miou and evaluation.accuracy > base.accuracy:
+            judgement = "far more"
+        elif evaluation.miou > base.miou:
+            judgement = "hardly more: it has learnt little"
+        else:
+            judgement = "no more: it has learnt nothing"
+        name = "the plain student" if arm.name == REFERENCE else "the HAS-KD student"
+        score = f"{points(evaluation.miou)} mIoU and {points(evaluation.accuracy)} %"
+        clauses.setdefault(head, []).append(f"{name} scores {score} ({judgement})")
+    return [f"{head}; {', '.join(parts)}." for head, parts in clauses.items()]
+
+
+def _evaluation(run: Run, name: str) -> Evaluation | None:
+    return next((arm.evaluation for arm in run.arms if arm.name == name), None)
