@@ -10,6 +10,13 @@ from collections.abc import Sequence
 COMMANDS = {
     "prepare": ("haskd_jax.data.prepare_cli", "read raw scans into the prepared form"),
     "doctor": ("haskd_jax.data.doctor_cli", "say what is missing or wrong in a folder of scans"),
+    "train": ("haskd_jax.experiments.train_cli", "run an experiment: teacher, students, report"),
+    "evaluate": ("haskd_jax.experiments.evaluate_cli", "score a trained network"),
+    "predict": ("haskd_jax.experiments.predict_cli", "segment a scan that has no labels"),
+    "view": ("haskd_jax.experiments.view_cli", "look at scenes and predictions in a browser"),
+    "report": ("haskd_jax.experiments.report_cli", "write the report of an experiment again"),
+    "export": ("haskd_jax.experiments.export_cli", "write a student that needs no more than JAX"),
+    "bench": ("haskd_jax.experiments.bench", "time a training step on this machine"),
 }
 
 
@@ -28,6 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
       <BLANKLINE>
         prepare   read raw scans into the prepared form
         doctor    say what is missing or wrong in a folder of scans
+        train     run an experiment: teacher, students, report
+        evaluate  score a trained network
+        predict   segment a scan that has no labels
+        view      look at scenes and predictions in a browser
+        report    write the report of an experiment again
+        export    write a student that needs no more than JAX
+        bench     time a training step on this machine
       <BLANKLINE>
       haskd COMMAND --help tells more.
       0

@@ -2,8 +2,6 @@
 // gradient. The input gradient is the same convolution through the reversed map.
 
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <new>
 #include <type_traits>
@@ -11,6 +9,7 @@
 
 #include "export.h"
 #include "gemm_kernels.h"
+#include "isa.h"
 #include "parallel.h"
 
 namespace haskd {
@@ -31,32 +30,13 @@ std::unique_ptr<T[], AlignedDelete<T>> aligned_array(int64_t size) {
   return std::unique_ptr<T[], AlignedDelete<T>>(static_cast<T*>(data));
 }
 
-// The widest instruction set that this machine has. HASKD_JAX_ISA names another one, to try it.
 template <typename T>
 const GemmKernels<T>& kernels() {
-  constexpr bool is_float = std::is_same_v<T, float>;
-#define HASKD_PICK(isa)                                \
-  if constexpr (is_float) {                            \
-    return isa::f32;                                   \
-  } else {                                             \
-    return isa::f64;                                   \
+  if constexpr (std::is_same_v<T, float>) {
+    return HASKD_PICK(f32);
+  } else {
+    return HASKD_PICK(f64);
   }
-#ifdef HASKD_HAVE_X86_KERNELS
-  static const int level = [] {
-    const char* asked = std::getenv("HASKD_JAX_ISA");
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
-                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-                        __builtin_cpu_supports("avx512vl");
-    const int has = avx512 ? 2 : avx2 ? 1 : 0;
-    if (asked == nullptr) return has;
-    return std::min(has, std::strcmp(asked, "generic") == 0 ? 0 : std::strcmp(asked, "avx2") == 0 ? 1 : 2);
-  }();
-  if (level == 2) { HASKD_PICK(avx512) }
-  if (level == 1) { HASKD_PICK(avx2) }
-#endif
-  HASKD_PICK(generic)
-#undef HASKD_PICK
 }
 
 // Output rows a tile: few enough that their sums stay in the second-level cache and that a small

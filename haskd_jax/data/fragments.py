@@ -87,11 +87,11 @@ def fragments(
     for linear in motions(tta):
         sample = centre_shift(sample_of(scene, frames=frames))
         sample, row = _voxelised(move(sample, linear, np.zeros(3)), voxel_size)
-        count = len(sample.points)
-        cut = [np.arange(count)] if most is None or count <= most else crops(sample.voxels, most)
-        pieces = list(cut)
+        voxels, count = sample.voxels, len(sample.points)
+        assert voxels is not None  # _voxelised saw to it
+        pieces = list([np.arange(count)] if most is None or count <= most else crops(voxels, most))
         # One capacity for all crops of a scene.
-        counts = [count_levels(sample.voxels[members], levels) for members in pieces]
+        counts = [count_levels(voxels[members], levels) for members in pieces]
         capacity = padded(np.max(counts, axis=0))
         for members in pieces:
             piece = sample if len(members) == count else take(sample, members)

@@ -82,7 +82,8 @@ def palette(classes: Sequence[str]) -> UInt8[Array, "C 3"]:
     return np.array(colours, np.uint8).reshape(-1, 3)
 
 
-def _made(number: int) -> tuple[int, ...]:
+def _made(number: int) -> tuple[int, int, int]:
     # The golden ratio spreads any number of hues evenly; lightness tells near hues apart.
     hue, value = number * _GOLDEN % 1.0, (0.95, 0.75, 0.55)[number % 3]
-    return tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.7, value))
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.7, value)
+    return round(255 * red), round(255 * green), round(255 * blue)

@@ -1,14 +1,12 @@
 """Batch normalisation that knows padding, and is global over devices."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-_ROWS_AT_ONCE = 128  # XLA:CPU splits longer sums among however many threads it has
+from haskd_jax import sparse
 
 
 class BatchNorm(nnx.Module):
@@ -67,27 +65,36 @@ class BatchNorm(nnx.Module):
         self.axis_name = axis_name
         self.use_running_average = False
 
-    def __call__(self, x: Float[Array, "V C"], mask: Bool[Array, " V"]) -> Float[Array, "V C"]:
+    def __call__(
+        self,
+        x: Float[Array, "V C"],
+        mask: Bool[Array, " V"],
+        *,
+        residual: Float[Array, "V C"] | None = None,
+        relu: bool = False,
+    ) -> Float[Array, "V C"]:
         """Normalises, and counts the batch into the running statistics when training.
 
         Args:
           x: `[V, C]` float of any width.
           mask: `[V]`, False for padding.
+          residual: `[V, C]`, dtype of `x`, added to the result.
+          relu: whether a ReLU follows.
 
         Returns:
           `[V, C]` of the dtype of `x`; zero outside of the mask.
         """
-        wide = at_least_float32(x.dtype)
-        scale, bias = self.scale[...].astype(wide), self.bias[...].astype(wide)
+        scale, bias = self.scale[...], self.bias[...]
         if self.use_running_average:
-            scale = scale * jax.lax.rsqrt(self.var[...].astype(wide) + self.epsilon)
-            shift = bias - self.mean[...].astype(wide) * scale
-            valid = mask[:, None]  # before and after: no gradient meets what padding holds
-            y = jnp.where(valid, x.astype(wide), 0) * scale[None] + shift[None]
-            return jnp.where(valid, y, 0).astype(x.dtype)
-        arrays = _as_varying_as(x, (mask, scale, bias))
-        y, count, mean, var = _normalise(self.epsilon, self.axis_name, x, *arrays)
-        self._count_in(*jax.lax.stop_gradient((count, mean, var)))
+            wide = at_least_float32(x.dtype)
+            mean, var = self.mean[...].astype(wide), self.var[...].astype(wide)
+            factor = scale.astype(wide) * jax.lax.rsqrt(var + self.epsilon)
+            return sparse.normalize(x, mask, mean, factor, bias, residual=residual, relu=relu)
+        y, moments = sparse.batch_norm(
+            x, mask, scale, bias,
+            residual=residual, relu=relu, epsilon=self.epsilon, axis_name=self.axis_name,
+        )  # fmt: skip
+        self._count_in(*moments)
         return y
 
     def _count_in(self, count, mean, var):
@@ -100,71 +107,6 @@ class BatchNorm(nnx.Module):
         self.batches[...] = batches + (count > 0).astype(jnp.int32)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _normalise(epsilon, axis_name, x, mask, scale, bias):
-    """The result, and the batch's count, mean and variance.
-
-    Its gradient by autodiff would take 1.5 to 3 times as long on CPU.
-    """
-    return _forward(epsilon, axis_name, x, mask, scale, bias)[0]
-
-
-def _forward(epsilon, axis_name, x, mask, scale, bias):
-    valid = mask[:, None]
-    wide = x.astype(scale.dtype)
-    count = _over_devices(jnp.sum(mask, dtype=scale.dtype), axis_name)
-    total = jnp.maximum(count, 1)
-    mean = _over_devices(_column_sums(jnp.where(valid, wide, 0)), axis_name) / total
-    centred = jnp.where(valid, wide - mean[None], 0)
-    var = _over_devices(_column_sums(jnp.square(centred)), axis_name) / total
-    inverse = jax.lax.rsqrt(var + epsilon)
-    y = jnp.where(valid, centred * (inverse * scale)[None] + bias[None], 0).astype(x.dtype)
-    return (y, count, mean, var), (x, mask, scale, total, mean, inverse)
-
-
-def _backward(epsilon, axis_name, residuals, cotangents):
-    x, mask, scale, total, mean, inverse = residuals
-    valid = mask[:, None]
-    gradient = jnp.where(valid, cotangents[0].astype(scale.dtype), 0)
-    standard = jnp.where(valid, (x.astype(scale.dtype) - mean[None]) * inverse[None], 0)
-    d_bias, d_scale = _column_sums(gradient), _column_sums(gradient * standard)
-    # The statistics are of all devices, so their gradient is; parameters' are summed by whoever
-    # spread them.
-    by_mean = _over_devices(d_bias, axis_name) / total
-    by_var = _over_devices(d_scale, axis_name) / total
-    change = gradient - by_mean[None] - standard * by_var[None]
-    d_x = jnp.where(valid, (inverse * scale)[None] * change, 0)
-    return d_x.astype(x.dtype), None, d_scale, d_bias
-
-
-_normalise.defvjp(_forward, _backward)
-
-
 def at_least_float32(dtype: DTypeLike) -> jnp.dtype:
     """What sums over values of `dtype` are formed in."""
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
-
-
-def _over_devices(value, axis_name):
-    return value if axis_name is None else jax.lax.psum(value, axis_name)
-
-
-def _column_sums(x):
-    """Sums over rows, in two steps: fast on CPU, and the same bits with any number of threads."""
-    rows, columns = x.shape
-    x = jnp.pad(x, ((0, -rows % _ROWS_AT_ONCE), (0, 0)))
-    return x.reshape(-1, _ROWS_AT_ONCE, columns).sum(axis=1).sum(axis=0)
-
-
-def _as_varying_as(x, arrays):
-    """Marks arrays as varying over the `shard_map` axes that `x` varies over.
-
-    Its transpose sums their gradients over the devices, so it stands outside of the custom one.
-    """
-    axes = jax.typeof(x).manual_axis_type.varying
-
-    def mark(array):
-        missing = axes - jax.typeof(array).manual_axis_type.varying
-        return jax.lax.pcast(array, tuple(sorted(missing)), to="varying") if missing else array
-
-    return jax.tree.map(mark, arrays)

@@ -79,7 +79,7 @@ class ConvNormRelu(nnx.Module):
         self, x: Float[Array, "V_in C"], kmap: KernelMap, mask: Bool[Array, " V_out"]
     ) -> Float[Array, "V_out D"]:
         """`mask` is of the rows that the convolution goes to."""
-        return jax.nn.relu(self.norm(self.conv(x, kmap), mask))
+        return self.norm(self.conv(x, kmap), mask, relu=True)
 
 
 class LinearNorm(nnx.Module):
@@ -122,10 +122,10 @@ class ResidualBlock(nnx.Module):
         self, x: Float[Array, "V C"], kmap: KernelMap, mask: Bool[Array, " V"]
     ) -> Float[Array, "V D"]:
         """`kmap` is a map within one grid, `mask` that grid's."""
-        y = self.norm(self.second(self.first(x, kmap, mask), kmap), mask)
+        y = self.second(self.first(x, kmap, mask), kmap)
         if self.shortcut is not None:
             x = self.shortcut(x, mask)
-        return jax.nn.relu(x + y)
+        return self.norm(y, mask, residual=x, relu=True)
 
 
 def _draw(rngs, shape):

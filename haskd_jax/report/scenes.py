@@ -93,7 +93,9 @@ def _frames(
     quality: Sequence[float],
 ) -> str:
     coverage = chosen.get("coverage")
-    seen = f" &middot; sees {100 * coverage:.0f} % of the voxels" if _number(coverage) else ""
+    seen = ""
+    if coverage is not None and _number(coverage):
+        seen = f" &middot; sees {100 * coverage:.0f} % of the voxels"
     figures = []
     for place, index in enumerate(chosen["indices"]):
         notes = [f"frame {index}"]

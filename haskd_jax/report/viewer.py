@@ -102,7 +102,7 @@ class Viewer:
         self._scene = self._source.load(self._name.value)
         kept, layers = self._layer.value, tuple(self._scene.layers)
         self._layer.options = layers
-        self._layer.value = kept if kept in layers else layers[0]
+        self._layer.value = kept if kept in layers else layers[0]  # type: ignore[misc]
         self._show_scene()
         for client in self._server.get_clients().values():
             self._look_at_room(client)

@@ -12,25 +12,31 @@ from haskd_jax.sparse.graph import voxel_graph
 from haskd_jax.sparse.grid import VoxelGrid, downsample, grid_from_coords, lookup, voxelize
 from haskd_jax.sparse.interpolation import devoxelize
 from haskd_jax.sparse.kernel_map import KernelMap, Pyramid, kernel_map, kernel_offsets, pyramid
+from haskd_jax.sparse.memory import keep_freed_memory
 from haskd_jax.sparse.neighbours import knn
+from haskd_jax.sparse.norm import Moments, batch_norm, normalize
 from haskd_jax.sparse.pooling import global_pool, pool, unpool
 from haskd_jax.sparse.segment import gather_rows, segment_sum, voxel_mean
 
 __all__ = [
     "KernelMap",
+    "Moments",
     "Pyramid",
     "VoxelGrid",
+    "batch_norm",
     "conv",
     "devoxelize",
     "downsample",
     "gather_rows",
     "global_pool",
     "grid_from_coords",
+    "keep_freed_memory",
     "kernel_map",
     "kernel_offsets",
     "knn",
     "lookup",
     "native_available",
+    "normalize",
     "pool",
     "pyramid",
     "segment_sum",

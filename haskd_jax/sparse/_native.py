@@ -12,12 +12,14 @@ import jax.numpy as jnp
 _log = logging.getLogger("haskd_jax")
 _TARGETS = (
     *(f"haskd_{op}_{dtype}" for dtype in ("f32", "f64") for op in (
-        "conv", "conv_weight_grad", "segment_sum", "gather_rows")),
+        "conv", "conv_weight_grad", "segment_sum", "gather_rows",
+        "moments", "normalize", "norm_gradient_sums", "norm_gradient")),
     "haskd_voxelize",
     "haskd_build_table",
     "haskd_lookup",
     "haskd_neighbours",
 )  # fmt: skip
+_INSTRUCTION_SETS = ("generic", "avx2", "avx512")
 
 
 @functools.cache
@@ -31,11 +33,20 @@ def native_available() -> bool:
     Returns:
       True where `implementation="native"` can be asked for.
 
+    Raises:
+      ValueError: where the environment variable `HASKD_JAX_ISA` names no instruction set.
+
     Example:
       >>> native_available() in (True, False)
       True
     """
     path = os.environ.get("HASKD_JAX_NATIVE")
+    instruction_set = os.environ.get("HASKD_JAX_ISA")  # read by the library itself
+    if instruction_set not in (None, *_INSTRUCTION_SETS):
+        raise ValueError(
+            f"HASKD_JAX_ISA={instruction_set!r}: must be one of {', '.join(_INSTRUCTION_SETS)}, or "
+            f"unset for the best that this machine has"
+        )
     try:
         if path == "0":
             raise OSError("HASKD_JAX_NATIVE=0")
@@ -84,10 +95,14 @@ def call_float(name: str, shape: tuple[int, ...], floats: tuple[jax.Array, ...],
     """
     dtype = floats[0].dtype
     wide = sum_dtype(dtype)
-    suffix = {"float32": "f32", "float64": "f64"}[wide.name]
     widened = (array.astype(wide) for array in floats)
-    result = call(f"{name}_{suffix}", jax.ShapeDtypeStruct(shape, wide), *widened, *others)
+    result = call(f"{name}_{suffix(wide)}", jax.ShapeDtypeStruct(shape, wide), *widened, *others)
     return result.astype(dtype)
+
+
+def suffix(dtype: jnp.dtype) -> str:
+    """What the names of kernels for `dtype` end in."""
+    return {"float32": "f32", "float64": "f64"}[dtype.name]
 
 
 def sum_dtype(dtype) -> jnp.dtype:

@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float, Float32, Int32
 
+_MAX_CANDIDATES = 2**22  # in memory at a time: some 300 MiB
+
 
 def knn(
     queries: Float[np.ndarray, "M 3"],
@@ -47,40 +49,49 @@ def knn(
         raise ValueError(f'backend={backend!r}: must be "tree", "keops" or None')
     if backend is None:
         backend = "keops" if _keops_has_gpu() else "tree"
-    find = _tree_candidates if backend == "tree" else _keops_candidates
     if len(queries) == 0:
         return np.empty((0, k), np.int32), np.empty((0, k), np.float32)
     queries, points = queries.astype(np.float64), points.astype(np.float64)
+    candidates = (_tree if backend == "tree" else _keops)(points)
     rows = np.empty((len(queries), k), np.int32)
     distances = np.empty((len(queries), k), np.float32)
     # Backends break ties as they like: more candidates than asked for, until the last one is
-    # farther than the k-th, so that the lowest rows can be picked among equals.
+    # farther than the k-th, so that the lowest rows can be picked among equals. Of many duplicates
+    # all may be needed: a part of the queries at a time bounds the memory.
     unsettled, count = np.arange(len(queries)), min(k + 8, len(points))
     while len(unsettled):
-        found = find(queries[unsettled], points, count)
-        distance = np.linalg.norm(points[found] - queries[unsettled, None], axis=2)
-        order = np.lexsort((found, distance), axis=1)
-        found, distance = (np.take_along_axis(a, order, axis=1) for a in (found, distance))
-        rows[unsettled], distances[unsettled] = found[:, :k], distance[:, :k]
+        at_once = max(1, _MAX_CANDIDATES // count)
+        tied = []
+        for start in range(0, len(unsettled), at_once):
+            part = unsettled[start : start + at_once]
+            found = candidates(queries[part], count)
+            distance = np.linalg.norm(points[found] - queries[part, None], axis=2)
+            order = np.lexsort((found, distance), axis=1)
+            found, distance = (np.take_along_axis(a, order, axis=1) for a in (found, distance))
+            rows[part], distances[part] = found[:, :k], distance[:, :k]
+            tied.append(part[distance[:, k - 1] == distance[:, -1]])
         if count == len(points):
             break
-        unsettled = unsettled[distance[:, k - 1] == distance[:, -1]]
+        unsettled = np.concatenate(tied)
         count = min(2 * count, len(points))
     return rows, distances
 
 
-def _tree_candidates(queries, points, count):
+def _tree(points):
     from scipy.spatial import cKDTree
 
-    _, rows = cKDTree(points).query(queries, k=count)
-    return rows.reshape(len(queries), count)
+    tree = cKDTree(points)
+    return lambda queries, count: tree.query(queries, k=count)[1].reshape(len(queries), count)
 
 
-def _keops_candidates(queries, points, count):
+def _keops(points):
     from pykeops.numpy import LazyTensor
 
-    query, point = LazyTensor(queries[:, None, :]), LazyTensor(points[None, :, :])
-    return ((query - point) ** 2).sum(-1).argKmin(count, dim=1)
+    def candidates(queries, count):
+        query, point = LazyTensor(queries[:, None, :]), LazyTensor(points[None, :, :])
+        return ((query - point) ** 2).sum(-1).argKmin(count, dim=1)
+
+    return candidates
 
 
 def _keops_has_gpu() -> bool:

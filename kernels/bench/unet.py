@@ -6,7 +6,8 @@
 Both build their maps anew in every run: ours from points, voxelization included; spconv's from
 voxels. Inference is one forward pass with running statistics; a training step is a forward pass
 with the batch's statistics, cross entropy on 20 classes, gradients and an SGD update. The peer is
-timed at each thread count, and its best counts.
+timed at each thread count, and its best counts. Freed memory is kept, for both
+(`sparse.keep_freed_memory`).
 """
 
 import sys
@@ -197,6 +198,7 @@ def peer_runs(coords):
 
 def main():
     """Prints the table."""
+    sparse.keep_freed_memory()
     ours = Ours()
     print(machine(), "| native kernels" if sparse.native_available() else "| portable only")
     print(f"SpUNet, voxels by level: {ours.levels}")

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "views": set(),
     "data": set(),
     "models": {"sparse", "losses", "views"},
-    "train": {"sparse", "losses", "views", "models"},
+    "train": {"sparse", "losses", "views", "models", "data"},
     "report": {"sparse", "losses", "views", "models", "train", "data"},
     "experiments": {"sparse", "losses", "views", "models", "train", "data", "report"},
 }

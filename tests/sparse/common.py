@@ -70,6 +70,21 @@ def conv_and_gradients(features, weights, kmap, cotangent, *, implementation):
     return out, *pullback(cotangent)
 
 
+@_jit("relu")
+def batch_norm_and_gradients(
+    x, mask, scale, bias, residual, cotangent, *, relu=True, implementation
+):
+    """The output, the statistics, and gradients of x, scale, bias and residual (None: of three)."""
+
+    def normalise(x, scale, bias, residual):
+        return sparse.batch_norm(
+            x, mask, scale, bias, residual=residual, relu=relu, implementation=implementation
+        )
+
+    y, pullback, moments = jax.vjp(normalise, x, scale, bias, residual, has_aux=True)
+    return y, moments, pullback(cotangent)
+
+
 def as_oracle(grid):
     """The engine's grid as the oracle's."""
     return oracle.Grid(

@@ -255,6 +255,33 @@ def global_pool(features, grid, *, num_scenes, reduction="mean"):
     return out
 
 
+# --- normalisation --------------------------------------------------------------------------
+
+
+def batch_norm(x, mask, scale, bias, *, residual=None, relu=False, epsilon=1e-5):
+    """Of the rows that the mask admits alone; the others are zero. Also their mean and variance."""
+    x, scale, bias = map(_f64, (x, scale, bias))
+    mean, var = x[mask].mean(axis=0), x[mask].var(axis=0)
+    rows = (x[mask] - mean) / np.sqrt(var + epsilon) * scale + bias
+    if residual is not None:
+        rows = rows + _f64(residual)[mask]
+    y = np.zeros(x.shape)
+    y[mask] = np.maximum(rows, 0) if relu else rows
+    return y, mean, var
+
+
+def batch_norm_gradients(x, mask, scale, cotangent, y, *, relu=False, epsilon=1e-5):
+    """Of x, scale, bias and residual; y is the result."""
+    x, scale, cotangent = map(_f64, (x, scale, cotangent))
+    gradient = cotangent[mask] * (y[mask] > 0) if relu else cotangent[mask]
+    std = np.sqrt(x[mask].var(axis=0) + epsilon)
+    standard = (x[mask] - x[mask].mean(axis=0)) / std
+    by_x = gradient - gradient.mean(axis=0) - standard * (gradient * standard).mean(axis=0)
+    d_x, d_residual = np.zeros(x.shape), np.zeros(x.shape)
+    d_x[mask], d_residual[mask] = by_x * scale / std, gradient
+    return d_x, (gradient * standard).sum(axis=0), gradient.sum(axis=0), d_residual
+
+
 # --- graphs ---------------------------------------------------------------------------------
 
 

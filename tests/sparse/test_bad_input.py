@@ -262,3 +262,15 @@ def test_knn():
         sparse.knn(bad, points, 2)
     with refuses("points"):
         sparse.knn(points, points[:, :2], 2)
+
+
+def test_batch_norm():
+    x, mask, ones = jnp.ones((4, 2)), jnp.ones(4, bool), jnp.ones(2)
+    with pytest.raises(ValueError, match=r"mask has shape \[3\]: must be \[4\]"):
+        sparse.batch_norm(x, mask[:3], ones, ones)
+    with pytest.raises(ValueError, match=r"scale has shape \[1\]: must be \[2\]"):
+        sparse.batch_norm(x, mask, ones[:1], ones)
+    with pytest.raises(ValueError, match="residual has dtype bfloat16, x float32"):
+        sparse.normalize(x, mask, ones, ones, ones, residual=x.astype(jnp.bfloat16))
+    with pytest.raises(ValueError, match="implementation='pallas'"):
+        sparse.batch_norm(x, mask, ones, ones, implementation="pallas")

@@ -97,3 +97,14 @@ class TestKnn:
         points = np.zeros((4, 3), np.float32)
         indices, distances = sparse.knn(np.zeros((0, 3), np.float32), points, 2, backend=backend)
         assert indices.shape == distances.shape == (0, 2)
+
+
+def test_duplicates_are_settled_a_few_queries_at_a_time(monkeypatch):
+    """Among many equals the lowest rows win, however few candidates fit into memory."""
+    points = np.repeat(np.random.default_rng(0).normal(size=(3, 3)), 40, axis=0)
+    points = np.random.default_rng(1).permutation(points)
+    monkeypatch.setattr("haskd_jax.sparse.neighbours._MAX_CANDIDATES", 50)
+    indices, distances = sparse.knn(points, points, 5, backend="tree")
+    expected, expected_distances = oracle.knn(points, points, 5)
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_allclose(distances, expected_distances, atol=1e-6)

@@ -35,6 +35,12 @@ for c, d in ((1, 1), (3, 20), (33, 48), (32, 64), (7, 100), (64, 96), (16, 112))
         expected[2][k] = gathered.T @ gradient
     for got, wanted in zip((y, *pull_back(jnp.asarray(dy))), expected, strict=True):
         worst = max(worst, np.abs(got - wanted).max() / np.abs(wanted).max())
+x = rng.standard_normal((640, 37)).astype(np.float32)
+mask, ones = rng.random(640) < 0.8, jnp.ones(37, jnp.float32)
+y, moments = sparse.batch_norm(x, mask, ones, ones, relu=True, implementation="native")
+valid = x[mask].astype(float)
+expected = np.maximum((valid - valid.mean(0)) / np.sqrt(valid.var(0) + 1e-5) + 1, 0)
+worst = max(worst, np.abs(np.asarray(y)[mask] - expected).max() / expected.max())
 print(worst)
 """
 
@@ -50,3 +56,15 @@ def test_forward_and_gradients(instruction_set):
         check=True,
     )
     assert float(done.stdout) <= 1e-5
+
+
+def test_unknown_names_are_refused():
+    done = subprocess.run(
+        [sys.executable, "-c", "from haskd_jax import sparse; sparse.native_available()"],
+        env=os.environ | {"HASKD_JAX_ISA": "AVX-2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "ValueError: HASKD_JAX_ISA='AVX-2': must be one of generic, avx2, avx512" in done.stderr

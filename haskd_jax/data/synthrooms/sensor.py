@@ -120,6 +120,8 @@ def smear(image: Array, radius: int) -> Array:
     for axis in range(2):
         margin = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
         lines = np.moveaxis(np.pad(result, margin, mode="edge"), axis, 0)
-        total = sum(lines[i : i + image.shape[axis]] for i in range(width))
+        total = np.zeros(result.shape, np.float32).swapaxes(0, axis)
+        for i in range(width):
+            total = total + lines[i : i + image.shape[axis]]
         result = np.moveaxis(total / np.float32(width), 0, axis)
     return result

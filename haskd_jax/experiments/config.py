@@ -1,0 +1,156 @@
+"""What an experiment is: one frozen dataclass, which is also its command line."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from haskd_jax.experiments.arms import ARMS, ArmName
+from haskd_jax.train.card import ModelConfig, TeacherConfig
+from haskd_jax.train.config import ASDConfig, IHDConfig, OptimizerConfig, TrainConfig
+
+Stage = Literal["prepare", "select", "teacher", "student", "evaluate", "report"]
+STAGES: tuple[Stage, ...] = ("prepare", "select", "teacher", "student", "evaluate", "report")
+
+
+@dataclass(frozen=True)
+class ScenesConfig:
+    """Which scenes, which of their labels, and how they become batches.
+
+    Attributes:
+        voxel_size: Edge of a voxel, metres.
+        augmentation: A recipe by its name, see docs/augmentation.md.
+        mix: Probability that the scenes of a batch are mixed two and two (Mix3D); None: the
+            recipe's.
+        crop: Most voxels of a training scene, which is cropped around a random point; None: the
+            recipe's.
+        calibration: Labelled training scenes that are held back: experts are judged by them, and
+            nothing is trained on them.
+        labelled: Share of the training scenes that keep their labels (ScanNet's Limited
+            Reconstructions). The others teach through the teacher alone.
+        labelled_list: The labelled scenes by name, one a line, in place of a share.
+        labelled_points: Points of a scene that keep their labels (Limited Annotations).
+    """
+
+    voxel_size: float = 0.02
+    augmentation: Literal["none", "spunet", "spunet_s3dis", "ptv3", "ptv3_s3dis"] = "spunet"
+    mix: float | None = None
+    crop: int | None = None
+    calibration: int = 12
+    labelled: float = 1.0
+    labelled_list: Path | None = None
+    labelled_points: int | None = None
+
+
+@dataclass(frozen=True)
+class ViewsConfig:
+    """What the teacher sees of each scene.
+
+    Attributes:
+        num_views: Frames of a scene.
+        rho: Share of a voxel's information that one perfect frame gives, see `views.select_views`.
+        voxel_size: Of the voxels that are to be seen, metres.
+    """
+
+    num_views: int = 3
+    rho: float = 0.7
+    voxel_size: float = 0.05
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """Several processes, each with its devices.
+
+    Attributes:
+        processes: How many; None finds out from a TPU slice's or Slurm's environment, where
+            `enabled`.
+        process: The number of this one.
+        coordinator: host:port of the first one.
+        enabled: Whether there are several at all.
+    """
+
+    enabled: bool = False
+    processes: int | None = None
+    process: int | None = None
+    coordinator: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What all experiments share.
+
+    Attributes:
+        out: Folder of the results. The same command goes on where it was ended.
+        arms: What is trained and compared; what an arm needs is added.
+        stages: Which stages run; what is done and unchanged is skipped.
+        prepared: Prepared scenes; None prepares them into `out`.
+        scenes: Scenes, labels, augmentation.
+        views: What teachers see.
+        model: The student.
+        teacher: What makes a teacher of it.
+        train_teacher: How teachers are trained.
+        train: How students are trained; arms with snapshots take the cyclic schedule instead.
+        ihd: How a teacher teaches.
+        asd: How snapshots teach.
+        snapshots: Of the same run, or of the finished cyclic student.
+        ensemble: Members of the ensemble of students trained apart.
+        seed: Of parameters, order and augmentation of every arm.
+        tta: Test-time augmentation in evaluation, see docs/evaluation.md.
+        pictures: Test scenes that the report shows.
+        overwrite: Redo what was done with another configuration, rather than refuse.
+        workers: Processes that prepare scenes.
+        wandb: A project of wandb that gets the numbers too.
+        cluster: Several processes.
+    """
+
+    out: Path
+    arms: tuple[ArmName, ...] = ("plain", "teacher", "haskd")
+    stages: tuple[Stage, ...] = STAGES
+    prepared: Path | None = None
+    scenes: ScenesConfig = field(default_factory=ScenesConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    train_teacher: TrainConfig = field(default_factory=TrainConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    ihd: IHDConfig = field(default_factory=IHDConfig)
+    asd: ASDConfig = field(default_factory=ASDConfig)
+    snapshots: Literal["online", "offline"] = "online"
+    ensemble: int = 3
+    seed: int = 0
+    tta: int = 1
+    pictures: int = 3
+    overwrite: bool = False
+    workers: int = 2
+    wandb: str | None = None
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        """Checks what the types do not say."""
+        if not self.arms:
+            raise ValueError("arms: none")
+        cyclic = any(ARMS[name].cyclic for name in self.arms)
+        if cyclic and self.train.steps < 2 * self.train.optimizer.cycles:
+            raise ValueError(
+                f"train.optimizer.cycles: {self.train.optimizer.cycles} of {self.train.steps} "
+                "steps in all, expected 2 steps or more a cycle"
+            )
+        if self.snapshots == "offline" and self.asd.margin is not None:
+            raise ValueError("asd.margin: needs online snapshots, which know their student's IoU")
+        if self.scenes.labelled_list is not None and self.scenes.labelled != 1.0:
+            raise ValueError("scenes.labelled and scenes.labelled_list: give one of them")
+        if self.views.num_views < 1:
+            raise ValueError(f"views.num_views: {self.views.num_views}, expected 1 or more")
+
+
+# A network small enough for tests.
+TINY_MODEL = ModelConfig(channels=(8, 16, 16, 8), blocks=(1, 1, 1, 1), stem=8, stem_kernel=3)
+TINY_TEACHER = TeacherConfig(image_channels=(8, 16), image_blocks=1, image_features=8)
+TINY_TRAINING = TrainConfig(
+    steps=4,
+    batch_size=2,
+    save_every=2,
+    log_every=1,
+    threads=1,
+    buckets=1,
+    optimizer=OptimizerConfig(learning_rate=0.003, cycles=2),
+)

@@ -1,0 +1,224 @@
+"""`haskd evaluate`: trained networks on the scenes of a split, from the command line."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from haskd_jax.data import list_scenes, read_dataset
+from haskd_jax.data.prepared import read_json
+from haskd_jax.experiments.trained import guarded, load_trained
+
+_RECORD = "evaluation.json"
+
+
+def evaluate(
+    folder: tyro.conf.Positional[Path],
+    data: Path | None = None,
+    split: str = "val",
+    tta: int = 1,
+    snapshots: bool = False,
+    selection: Path | None = None,
+    views: int | None = None,
+    submission: Path | None = None,
+    predictions: int = 0,
+) -> int:
+    """Evaluates a training, or all trainings of a run, point by point; writes evaluation.json.
+
+    Where that holds the result of another protocol, the new one lies beside under a name that says
+    which it is.
+
+    Args:
+        folder: Of a training (it holds card.json) or of a run (it holds run.json).
+        data: The prepared root; the run's own by default.
+        split: Which of its scenes.
+        tta: Test-time augmentation: 1 for none, 13 as on ScanNet, 10 as on S3DIS.
+        snapshots: Evaluate the mean of the training's snapshots instead of its last weights.
+        selection: Which frames a teacher sees; the run's selection.json by default.
+        views: How many of them; as many as were selected by default.
+        submission: Folder for ScanNet submission files, one a scene, for a single training.
+        predictions: Of how many scenes the predictions are kept, for reports and viewers.
+    """
+    from rich.console import Console
+
+    run = _read_run(folder)
+    arms = _arms(folder, run)
+    if submission is not None and len(arms) > 1:
+        raise ValueError(f"submission: {folder} holds {len(arms)} trainings; name one of them")
+    if data is None:
+        data = _own_data(folder, run)
+    chosen, selected = _selection(folder, selection)
+    found = {}
+    for arm in arms:
+        found[arm.name] = _evaluate_arm(
+            arm,
+            data,
+            split=split,
+            tta=tta,
+            snapshots=snapshots,
+            selection=chosen,
+            views=selected if views is None else views,
+            submission=submission,
+            predictions=predictions,
+            commit=run.get("commit"),
+        )
+    _show(Console(), found)
+    return 0
+
+
+def _read_run(folder: Path) -> dict[str, Any]:
+    for path in (folder / "run.json", folder.parent / "run.json"):
+        if path.exists():
+            value = read_json(path)
+            if not isinstance(value, dict) or value.get("format") != "haskd-run":
+                raise ValueError(f"{path}: not the description of a run")
+            return value
+    return {}
+
+
+def _arms(folder: Path, run: dict[str, Any]) -> list[Path]:
+    if (folder / "card.json").exists() or not (folder / "run.json").exists():
+        return [folder]  # where there is no card either, reading it says so
+    arms = [folder / name for name in run.get("arms", ()) if (folder / name / "card.json").exists()]
+    if not arms:
+        raise ValueError(f"{folder}: none of the run's trainings has begun: there is no card.json")
+    return arms
+
+
+def _own_data(folder: Path, run: dict[str, Any]) -> Path:
+    near = [Path(run["prepared"])] if run.get("prepared") else []
+    near += [folder / "prepared", folder.parent / "prepared"]
+    for path in near:
+        if (path / "dataset.json").exists():
+            return path
+    raise ValueError(f"data: {folder} does not say where its prepared scenes are: give --data")
+
+
+def _selection(folder: Path, given: Path | None) -> tuple[dict[str, list[int]] | None, int]:
+    """Frames by scene, and how many of each."""
+    from haskd_jax.train.selection import read_selection
+
+    near = [folder / "selection.json", folder.parent / "selection.json"]
+    path = given or next((path for path in near if path.exists()), None)
+    if path is None:
+        return None, 0
+    value = read_selection(path)
+    scenes = {name: entry["indices"] for name, entry in value["scenes"].items()}
+    return scenes, int(value["num_views"])
+
+
+def _evaluate_arm(
+    arm: Path,
+    data: Path,
+    *,
+    split: str,
+    tta: int,
+    snapshots: bool,
+    selection: dict[str, list[int]] | None,
+    views: int,
+    submission: Path | None,
+    predictions: int,
+    commit: str | None,
+) -> Any:
+    """Its `Evaluation`, which is written too."""
+    from rich.progress import track
+
+    from haskd_jax.train import evaluation, records
+    from haskd_jax.train.checkpoints import Snapshots
+    from haskd_jax.train.log import METRICS, read_log
+
+    network, params, state = load_trained(arm)
+    classes = read_dataset(data)["classes"]
+    if list(network.card.classes) != list(classes):
+        raise ValueError(
+            f"{arm}: trained for {', '.join(network.card.classes)}; {data} has "
+            f"{', '.join(classes) or 'no classes'}"
+        )
+    if submission is not None:
+        records.submission_ids(classes)
+    others, checkpoint = [], "last"
+    if snapshots:
+        experts = Snapshots(arm / "snapshots").load(params, state)
+        if not experts:
+            raise ValueError(f"{arm}: has no snapshots: it was not trained in cycles")
+        (params, state), *others = [(one.params, one.state) for one in experts]
+        checkpoint = "mean of snapshots"
+    scenes = list_scenes(data, split)
+    shown = set(scenes[:predictions])
+    bar = iter(track(scenes, description=arm.name, transient=True))
+
+    def on_scene(found: evaluation.ScenePrediction) -> None:
+        next(bar, None)
+        if found.scene.name in shown:
+            records.write_predictions(arm / "predictions", found.scene.name, found.predictions)
+        if submission is not None:
+            records.write_submission(submission, found.scene.name, found.predictions, classes)
+
+    record = arm / _RECORD
+    before = _protocol(record)
+    steps = read_log(arm) if (arm / METRICS).exists() else []
+    result = evaluation.evaluate(
+        network,
+        params,
+        state,
+        data,
+        scenes,
+        split=split,
+        labels=before.get("labels", "see config.json"),
+        step=steps[-1]["step"] if steps else None,
+        checkpoint=checkpoint,
+        commit=commit,
+        ensemble=others,
+        tta=tta,
+        views=views,
+        selection=selection,
+        on_scene=on_scene,
+    )
+    next(bar, None)  # closes it
+    same = ("split", "tta", "checkpoint", "scenes", "dataset")
+    if before and any(before.get(name) != result.protocol[name] for name in same):
+        words = [split, *([f"tta{tta}"] if tta > 1 else []), *(["snapshots"] if snapshots else [])]
+        record = arm / f"evaluation-{'-'.join(words)}.json"
+    result.write(record)
+    return result
+
+
+def _protocol(record: Path) -> dict[str, Any]:
+    return dict(read_json(record)["protocol"]) if record.exists() else {}
+
+
+def _show(console: Any, found: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table("", *found, title="IoU, %", title_justify="left")
+    first = next(iter(found.values()))
+
+    def row(name: str, values) -> None:
+        table.add_row(name, *("-" if value is None else f"{100 * value:.1f}" for value in values))
+
+    said = [result.to_json() for result in found.values()]
+    for number, name in enumerate(first.classes):
+        row(name, [result["iou"][number] for result in said])
+    table.add_section()
+    for name in ("miou", "accuracy", "mean_accuracy"):
+        row(name, [result[name] for result in said])
+    console.print(table)
+    words = (f"{name} {value}" for name, value in first.protocol.items() if value is not None)
+    console.print("protocol: " + ", ".join(words), soft_wrap=True, highlight=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `haskd evaluate`.
+
+    Args:
+        arguments: After `evaluate`; those of the command line by default.
+
+    Returns:
+        The exit code.
+    """
+    return guarded("evaluate", lambda: tyro.cli(evaluate, prog="haskd evaluate", args=arguments))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,148 @@
+"""Runs an experiment from its configuration: the main of scannet, s3dis and synthrooms."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from haskd_jax import __version__
+from haskd_jax.experiments.config import Experiment
+from haskd_jax.experiments.trained import guarded
+
+if TYPE_CHECKING:  # --help is answered before anything heavy is imported
+    from haskd_jax.data.prepare import Source
+
+_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def run(
+    experiment: Experiment,
+    source: "Source | None",
+    *,
+    name: str,
+    train: Sequence[str],
+    test: Sequence[str],
+) -> int:
+    """Runs the stages of an experiment.
+
+    Args:
+        experiment: The experiment.
+        source: The raw scans, if there are any to prepare.
+        name: Of the experiment.
+        train: The splits to train on.
+        test: The splits to evaluate on.
+
+    Returns:
+        The exit code: 0; 1 after a training that diverged; 2 for what a user can mend; 143 after
+        SIGTERM.
+    """
+    return guarded(name, lambda: _run(experiment, source, name, train, test))
+
+
+def _run(
+    experiment: Experiment,
+    source: "Source | None",
+    name: str,
+    train: Sequence[str],
+    test: Sequence[str],
+) -> int:
+    import jax
+    import msgspec
+    from rich.console import Console
+
+    from haskd_jax.experiments.stages import find_scenes, run_arms, run_prepare
+    from haskd_jax.report import write_report
+    from haskd_jax.sparse import keep_freed_memory
+    from haskd_jax.train.card import write_json
+    from haskd_jax.train.loop import Stopped
+
+    keep_freed_memory()
+    _keep_compilations()
+    cluster = experiment.cluster
+    if cluster.enabled:
+        jax.distributed.initialize(cluster.coordinator, cluster.processes, cluster.process)
+    first = jax.process_index() == 0
+    console = Console(quiet=not first, soft_wrap=True)
+    experiment.out.mkdir(parents=True, exist_ok=True)
+    commit = _commit()
+    if "prepare" in experiment.stages and first:
+        run_prepare(experiment, source, console)
+    root = experiment.prepared or experiment.out / "prepared"
+    if cluster.enabled:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices("prepared")
+    if set(experiment.stages) <= {"prepare"}:
+        return 0
+    scenes = find_scenes(experiment, root, train, test)
+    if first:
+        record = {
+            "format": "haskd-run",
+            "version": 1,
+            "experiment": name,
+            "arms": list(experiment.arms),
+            "prepared": str(root.absolute()),
+            "commit": commit,
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
+            f"{jax.device_count()} {jax.devices()[0].device_kind}",
+            "packages": {"haskd_jax": __version__, "python": platform.python_version()}
+            | {package: version(package) for package in _PACKAGES},
+            "scenes": {
+                "labelled": scenes.labelled,
+                "unlabelled": scenes.unlabelled,
+                "calibration": scenes.calibration,
+                "test": scenes.test,
+            },
+            "config": _plain(msgspec.to_builtins(experiment, enc_hook=str)),
+        }
+        write_json(experiment.out / "run.json", record)
+    try:
+        run_arms(experiment, scenes, console, commit)
+    except Stopped as stopped:
+        console.print(str(stopped))
+        return 143
+    except FloatingPointError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    if "report" in experiment.stages and first:
+        console.print(f"report: {write_report(experiment.out)}")
+    return 0
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinity."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    return str(value) if isinstance(value, float) and abs(value) == float("inf") else value
+
+
+def _keep_compilations() -> None:
+    """Compiled programs are kept from run to run, unless the environment says where, or not."""
+    import jax
+
+    if jax.config.read("jax_compilation_cache_dir") is None:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(base) / "haskd_jax" / "xla"))
+
+
+def _commit() -> str | None:
+    """Of the checkout that this package is run from, with a plus if it was changed since."""
+    here = Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
+            cwd=here, capture_output=True, text=True, check=True, timeout=10,
+        )  # fmt: skip
+        tracked = subprocess.run(
+            ["git", "ls-files", "--error-unmatch", Path(__file__).name],
+            cwd=here, capture_output=True, check=False, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() if tracked.returncode == 0 else None

@@ -1,0 +1,532 @@
+"""The stages of an experiment. Each writes its result, and does nothing where it is there already.
+
+prepare   scenes in the prepared form                      <out>/prepared
+select    frames for the teachers                          <out>/selection.json
+teacher   the teachers of the arms                         <out>/<arm>/weights
+student   the students                                     <out>/<arm>/weights
+evaluate  every arm on the evaluation scenes               <out>/<arm>/evaluation.json
+report    all of it on one page                            <out>/report.html
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import msgspec
+import numpy as np
+from rich.console import Console
+
+from haskd_jax.data import list_scenes, read_dataset
+from haskd_jax.data.few_labels import FewLabels, limited_reconstructions, read_scene_list
+from haskd_jax.data.loader import Loader
+from haskd_jax.data.prepare import Result, Source, prepare
+from haskd_jax.data.prepared import read_json, read_manifest
+from haskd_jax.experiments.arms import ARMS, Arm, ArmName, in_order
+from haskd_jax.experiments.config import Experiment
+from haskd_jax.experiments.progress import bar
+from haskd_jax.experiments.recipes import recipe_of
+from haskd_jax.train.card import ModelCard, write_card, write_json
+from haskd_jax.train.checkpoints import Snapshots, load_weights
+from haskd_jax.train.config import TrainConfig
+from haskd_jax.train.evaluation import class_iou, evaluate
+from haskd_jax.train.loop import fit, with_experts
+from haskd_jax.train.mesh import DATA, make_mesh
+from haskd_jax.train.networks import Network, make_network
+from haskd_jax.train.objectives import Guides
+from haskd_jax.train.records import write_predictions
+from haskd_jax.train.selection import Method, read_selection, select, write_selection
+from haskd_jax.train.step import Task
+
+Selection = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """The scenes of an experiment by what they are for.
+
+    Attributes:
+        root: The prepared root.
+        dataset: Its name.
+        classes: The names of the labels.
+        labelled: To train on, with labels.
+        unlabelled: To train on, without.
+        calibration: Labelled, held back.
+        test: To evaluate on.
+        split: What the test scenes are.
+        framed: Those that have frames.
+    """
+
+    root: Path
+    dataset: str
+    classes: tuple[str, ...]
+    labelled: tuple[str, ...]
+    unlabelled: tuple[str, ...]
+    calibration: tuple[str, ...]
+    test: tuple[str, ...]
+    split: str
+    framed: frozenset[str]
+
+
+def run_prepare(experiment: Experiment, source: Source | None, console: Console) -> Path:
+    """Prepares the scenes.
+
+    Args:
+        experiment: Says where, or where they are already.
+        source: The raw scans; None where prepared ones are given.
+        console: Shows what goes on.
+
+    Returns:
+        The prepared root.
+
+    Raises:
+        ValueError: Scenes failed; names them.
+    """
+    if experiment.prepared is not None:
+        read_dataset(experiment.prepared)
+        return experiment.prepared
+    root = experiment.out / "prepared"
+    if source is None:
+        return root
+    done = 0
+    with bar(console, "prepare", len(source.scenes())) as show:
+
+        def on_result(result: Result, total: int) -> None:
+            nonlocal done
+            done += 1
+            show(done, {})
+
+        summary = prepare(source, root, workers=experiment.workers, on_result=on_result)
+    if summary.failed:
+        reasons = "; ".join(result.reason for result in summary.failed[:3])
+        raise ValueError(f"{len(summary.failed)} scenes could not be prepared: {reasons}")
+    return root
+
+
+def find_scenes(
+    experiment: Experiment, root: Path, train: Sequence[str], test: Sequence[str]
+) -> Scenes:
+    """Divides the prepared scenes.
+
+    Args:
+        experiment: Says which keep labels, and how many are held back.
+        root: The prepared root.
+        train: The splits to train on.
+        test: The splits to evaluate on.
+
+    Returns:
+        The scenes.
+
+    Raises:
+        ValueError: Too few labelled scenes.
+        DataError: `root` is no prepared root, or lacks a split.
+    """
+    config = experiment.scenes
+    described = read_dataset(root)
+    names = tuple(name for split in train for name in list_scenes(root, split))
+    tested = tuple(name for split in test for name in list_scenes(root, split))
+    if config.labelled_list is not None:
+        labelled = read_scene_list(config.labelled_list, names)
+    else:
+        labelled = limited_reconstructions(names, config.labelled)
+    # Held back by a draw of its own, the same whatever the seed of the training.
+    drawn = np.random.default_rng(0).permutation(sorted(labelled)).tolist()
+    if len(drawn) <= config.calibration:
+        raise ValueError(
+            f"scenes.calibration: {config.calibration} of {len(drawn)} labelled scenes leaves none "
+            "to train on"
+        )
+    calibration = frozenset(drawn[: config.calibration])
+    frames = {name: bool(read_manifest(root / name)["frames"]) for name in (*names, *tested)}
+    return Scenes(
+        root=root,
+        dataset=described["dataset"],
+        classes=tuple(described["classes"]),
+        labelled=tuple(name for name in names if name in labelled - calibration),
+        unlabelled=tuple(name for name in names if name not in labelled),
+        calibration=tuple(name for name in names if name in calibration),
+        test=tested,
+        split=" and ".join(test),
+        framed=frozenset(name for name, there in frames.items() if there),
+    )
+
+
+def run_select(
+    experiment: Experiment, scenes: Scenes, method: Method, console: Console
+) -> Selection:
+    """Chooses the frames that teachers see, of all scenes.
+
+    Args:
+        experiment: Says how many.
+        scenes: The scenes.
+        method: How.
+        console: Shows what goes on.
+
+    Returns:
+        Scene -> frames in order of preference.
+    """
+    names = (*scenes.labelled, *scenes.unlabelled, *scenes.calibration, *scenes.test)
+    path = selection_path(experiment.out, method)
+    given: dict[str, Any] = {
+        "voxel_size": experiment.views.voxel_size,
+        "rho": experiment.views.rho,
+        "tolerance": experiment.teacher.tolerance,
+        "seed": experiment.seed,
+    }
+    if path.exists():
+        found = read_selection(path)
+        same = all(found["options"].get(name) == value for name, value in given.items())
+        if same and found["num_views"] == experiment.views.num_views:
+            chosen = {name: entry["indices"] for name, entry in found["scenes"].items()}
+            if set(names) <= set(chosen):
+                return chosen
+    done = 0
+    with bar(console, f"select ({method})", len(names)) as show:
+
+        def on_scene(name: str, entry: Mapping[str, Any]) -> None:
+            nonlocal done
+            done += 1
+            show(done, {})
+
+        selection = select(
+            scenes.root,
+            names,
+            method=method,
+            num_views=experiment.views.num_views,
+            on_scene=on_scene,
+            **given,
+        )
+    if jax.process_index() == 0:
+        write_selection(path, selection)
+    return {name: entry["indices"] for name, entry in selection["scenes"].items()}
+
+
+def selection_path(out: Path, method: Method) -> Path:
+    """Where a selection is kept: that of IOF is the one that the report shows."""
+    return out / ("selection.json" if method == "iof" else f"selection_{method}.json")
+
+
+class Arms:
+    """Trains and evaluates the arms of an experiment.
+
+    Args:
+        experiment: The experiment.
+        scenes: Its scenes.
+        selections: Of every way of choosing frames that an arm needs.
+        console: Shows what goes on.
+        commit: Of the code, for the record.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        scenes: Scenes,
+        selections: Mapping[Method, Selection],
+        console: Console,
+        commit: str | None,
+    ):
+        self.experiment, self.scenes, self.console = experiment, scenes, console
+        self.selections, self.commit = selections, commit
+        self.mesh = make_mesh()
+
+    def train(self, name: ArmName) -> None:
+        """Trains an arm, unless it is trained already.
+
+        Args:
+            name: The arm; what it needs is trained.
+
+        Raises:
+            ValueError: It is there with another configuration.
+        """
+        if ARMS[name].role != "ensemble":
+            self._train(name, self.experiment.out / name, self.experiment.seed)
+        elif name == "ensemble":
+            for folder, seed in self._members():
+                self._train("plain", folder, seed)
+
+    def _members(self) -> list[tuple[Path, int]]:
+        """Folders and seeds of students trained apart: the first of them is the arm "plain"."""
+        out, seed = self.experiment.out, self.experiment.seed
+        others = range(1, self.experiment.ensemble)
+        return [(out / "plain", seed)] + [
+            (out / "ensemble" / str(i), seed + 1000 * i) for i in others
+        ]
+
+    def _train(self, name: ArmName, folder: Path, seed: int) -> None:
+        arm = ARMS[name]
+        card = self._card(arm)
+        config = self._config(arm)
+        resolved = {
+            "arm": name,
+            "seed": seed,
+            "card": msgspec.to_builtins(card),
+            "train": msgspec.to_builtins(config),
+            "scenes": msgspec.to_builtins(self.experiment.scenes, enc_hook=str),
+            "views": msgspec.to_builtins(self.experiment.views) if self._sees(arm) else None,
+            "ihd": msgspec.to_builtins(self.experiment.ihd) if arm.teacher else None,
+            "asd": msgspec.to_builtins(self.experiment.asd) if arm.asd else None,
+            "snapshots": self.experiment.snapshots if arm.asd else None,
+        }
+        if self._is_done(folder, resolved):
+            return
+        network = make_network(card, axis_name=DATA)
+        teacher, guides = self._teacher(arm)
+        task = Task(
+            network,
+            config,
+            seed=seed,
+            teacher=teacher,
+            ihd=replace(self.experiment.ihd, weight=self.experiment.ihd.weight if teacher else 0.0),
+            asd=replace(
+                self.experiment.asd,
+                weight=self.experiment.asd.weight if arm.asd else 0.0,
+                control=arm.asd == "mean",
+            ),
+        )
+        online = arm.asd is not None and self.experiment.snapshots == "online"
+        if arm.asd is not None and not online:
+            snapshots = Snapshots(self.experiment.out / "cyclic" / "snapshots")
+            found = snapshots.load(*network.shapes)
+            guides = with_experts(guides, found, len(found), task.asd)
+        loader = self._loader(arm, network, teacher, config, folder, seed)
+        if jax.process_index() == 0:
+            write_json(folder / "config.json", resolved)
+            write_card(folder, card)
+        with bar(
+            self.console, folder.relative_to(self.experiment.out).as_posix(), config.steps
+        ) as show:
+            fit(
+                task,
+                loader,
+                folder,
+                mesh=self.mesh,
+                guides=guides,
+                online=online,
+                calibrate=partial(self._calibrate, network, arm),
+                evaluate=partial(self._quick_evaluation, network, arm),
+                show=show,
+                wandb=self.experiment.wandb,
+            )
+
+    def _sees(self, arm: Arm) -> bool:
+        """Whether images take part in its training."""
+        return arm.views is not None or (
+            arm.teacher is not None and ARMS[arm.teacher].views is not None
+        )
+
+    def _card(self, arm: Arm) -> ModelCard:
+        sees = arm.views is not None
+        return ModelCard(
+            kind="teacher" if sees else "student",
+            model=self.experiment.model,
+            dataset=self.scenes.dataset,
+            classes=self.scenes.classes,
+            voxel_size=self.experiment.scenes.voxel_size,
+            teacher=self.experiment.teacher if sees else None,
+        )
+
+    def _config(self, arm: Arm) -> TrainConfig:
+        config = self.experiment.train_teacher if arm.role == "teacher" else self.experiment.train
+        if arm.cyclic and not (arm.asd is not None and self.experiment.snapshots == "offline"):
+            config = replace(config, optimizer=replace(config.optimizer, schedule="cyclic"))
+        if arm.smoothing:
+            config = replace(config, loss=replace(config.loss, label_smoothing=0.1))
+        return config
+
+    def _is_done(self, folder: Path, resolved: Mapping[str, Any]) -> bool:
+        path = folder / "config.json"
+        if not path.exists():
+            return False
+        found = read_json(path)
+        if found == resolved:
+            return (folder / "weights").exists()
+        differing = _differing(found, resolved)
+        if not self.experiment.overwrite:
+            raise ValueError(
+                f"{folder} holds a training with another {', '.join(differing)}: give another "
+                "--out, or --overwrite to redo it"
+            )
+        self.console.print(f"{folder}: another {', '.join(differing)}: trained anew")
+        shutil.rmtree(folder)
+        return False
+
+    def _teacher(self, arm: Arm) -> tuple[Network | None, Guides]:
+        if arm.teacher is None:
+            return None, Guides()
+        network = make_network(self._card(ARMS[arm.teacher]))
+        weights = load_weights(self.experiment.out / arm.teacher, *network.shapes)
+        return network, Guides(teacher=weights)
+
+    def _loader(
+        self,
+        arm: Arm,
+        network: Network,
+        teacher: Network | None,
+        config: TrainConfig,
+        folder: Path,
+        seed: int,
+    ) -> Loader:
+        scenes, labelled = self.scenes, self.scenes.labelled
+        names, times = labelled, None
+        if arm.teacher is not None and scenes.unlabelled:
+            # Half of what a batch holds has labels, however few there are.
+            names = (*labelled, *scenes.unlabelled)
+            often = max(1, round(len(scenes.unlabelled) / len(labelled)))
+            times = (often,) * len(labelled) + (1,) * len(scenes.unlabelled)
+        sees = self._sees(arm) and bool(scenes.framed & set(names))
+        if self._sees(arm) and not sees:
+            self.console.print(
+                "[yellow]warning[/yellow] no scene has frames: the teacher is one of points alone, "
+                "and what images tell is lost"
+            )
+        views = arm.views or (ARMS[arm.teacher].views if arm.teacher else None)
+        loader = Loader(
+            scenes.root,
+            names,
+            recipe=recipe_of(self.experiment.scenes),
+            batch_size=config.batch_size,
+            seed=seed,
+            levels=network.levels,
+            few_labels=FewLabels(frozenset(labelled), self.experiment.scenes.labelled_points),
+            views=self.experiment.views.num_views if sees else 0,
+            selection=self.selections[views] if sees and views is not None else None,
+            times=times,
+            processes=self.mesh.size,
+        )
+        # Kept, so that a resumed run compiles the same shapes and measures nothing.
+        path = folder / "capacities.json"
+        if path.exists():
+            found = tuple(tuple(size) for size in read_json(path))
+            return replace(loader, capacities=found)
+        loader = loader.measured(batches=16, buckets=config.buckets)
+        if jax.process_index() == 0:
+            write_json(path, loader.capacities)
+        return loader
+
+    def _views(self, arm: Arm) -> dict[str, Any]:
+        """What evaluation is to know of the frames."""
+        if arm.views is None or not self.scenes.framed:
+            return {}
+        return {"views": self.experiment.views.num_views, "selection": self.selections[arm.views]}
+
+    def _calibrate(self, network: Network, arm: Arm, params, state):
+        return class_iou(
+            network, params, state, self.scenes.root, self.scenes.calibration, **self._views(arm)
+        )
+
+    def _quick_evaluation(self, network: Network, arm: Arm, params, state) -> dict[str, Any]:
+        """On the calibration scenes: test scenes are looked at once, at the end."""
+        iou, _ = self._calibrate(network, arm, params, state)
+        return {"split": "calibration", "miou": float(np.nanmean(iou)), "iou": iou}
+
+    def evaluate(self, name: ArmName) -> None:
+        """Evaluates an arm on the test scenes, unless it is evaluated already.
+
+        Args:
+            name: The arm, trained.
+        """
+        arm, out = ARMS[name], self.experiment.out
+        folder, path = out / name, out / name / "evaluation.json"
+        wanted = {
+            "tta": self.experiment.tta,
+            "split": self.scenes.split,
+            "scenes": len(self.scenes.test),
+        }
+        if path.exists() and read_json(path)["protocol"].items() >= wanted.items():
+            return
+        trained, pictured = self._weights(name), self.scenes.test[: self.experiment.pictures]
+        network = make_network(self._card(arm))
+        done = 0
+        with bar(self.console, f"evaluate {name}", len(self.scenes.test)) as show:
+
+            def on_scene(found) -> None:
+                nonlocal done
+                done += 1
+                show(done, {})
+                if found.scene.name in pictured:
+                    write_predictions(folder / "predictions", found.scene.name, found.predictions)
+
+            config = self._config(arm)
+            first, *others = trained
+            found = evaluate(
+                network,
+                *first,
+                self.scenes.root,
+                self.scenes.test,
+                split=self.scenes.split,
+                labels=self._labels(),
+                step=config.steps,
+                commit=self.commit,
+                ensemble=others,
+                tta=self.experiment.tta,
+                on_scene=on_scene,
+                **self._views(arm),
+            )
+        if jax.process_index() == 0:
+            found.write(path)
+        self.console.print(f"{name}: {arm.text}: mIoU {100 * found.miou:.1f}")
+
+    def _weights(self, name: ArmName) -> list[tuple[Any, Any]]:
+        shapes = make_network(self._card(ARMS[name])).shapes
+        out = self.experiment.out
+        if name == "ensemble":
+            return [load_weights(folder, *shapes) for folder, _ in self._members()]
+        if name == "snapshots":
+            found = Snapshots(out / "cyclic" / "snapshots").load(*shapes)
+            return [(snapshot.params, snapshot.state) for snapshot in found]
+        return [load_weights(out / name, *shapes)]
+
+    def _labels(self) -> str:
+        """Which labels the training saw, in words."""
+        scenes, config = self.scenes, self.experiment.scenes
+        text = f"{len(scenes.labelled)} of {len(scenes.labelled) + len(scenes.unlabelled)} scenes"
+        if config.labelled_points is not None:
+            text += f", {config.labelled_points} points each"
+        return f"{text}, {len(scenes.calibration)} more for calibration"
+
+
+def run_arms(
+    experiment: Experiment,
+    scenes: Scenes,
+    console: Console,
+    commit: str | None,
+) -> None:
+    """Selects frames, trains and evaluates, as far as the stages say.
+
+    Args:
+        experiment: The experiment.
+        scenes: Its scenes.
+        console: Shows what goes on.
+        commit: Of the code, for the record.
+    """
+    names = in_order(experiment.arms, offline=experiment.snapshots == "offline")
+    methods: list[Method] = []
+    for name in names:
+        method = ARMS[name].views
+        if method is not None and method not in methods and scenes.framed:
+            methods.append(method)
+    selections: dict[Method, Selection] = {}
+    if set(experiment.stages) & {"select", "teacher", "student", "evaluate"}:
+        selections = {method: run_select(experiment, scenes, method, console) for method in methods}
+    arms = Arms(experiment, scenes, selections, console, commit)
+    for name in names:
+        stage = "teacher" if ARMS[name].role == "teacher" else "student"
+        if stage in experiment.stages:
+            arms.train(name)
+        if "evaluate" in experiment.stages:
+            arms.evaluate(name)
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Names of the values that differ, with their path."""
+    names = []
+    for name in sorted(one.keys() | other.keys()):
+        a, b = one.get(name), other.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            names += _differing(a, b, f"{prefix}{name}.")
+        elif a != b:
+            names.append(f"{prefix}{name}")
+    return names

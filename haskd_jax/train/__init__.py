@@ -1,0 +1,1 @@
+"""Training: states, steps, schedules, checkpoints, evaluation."""

@@ -1,0 +1,406 @@
+"""What outlives a training process: its state by step, experts by cycle, and final weights."""
+
+import json
+import math
+import re
+import shutil
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int, PyTree
+
+from haskd_jax.train import _checkpoint
+from haskd_jax.train._checkpoint import Corrupt, Stored
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What `Checkpoints.restore` found.
+
+    Attributes:
+        step: That it was saved at.
+        state: Of the structure, dtypes and shardings that were asked for.
+        loader_state: The data iterator's.
+    """
+
+    step: int
+    state: PyTree
+    loader_state: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The network at the end of a cycle: an expert.
+
+    Attributes:
+        cycle: Its number, from 0.
+        step: Steps done.
+        params: Of the network.
+        state: Its running statistics.
+        iou: `[C]`, of every class on the calibration scenes; NaN for classes that they lack.
+        counts: `[C]`, points of every class there.
+    """
+
+    cycle: int
+    step: int
+    params: PyTree
+    state: PyTree
+    iou: Float[np.ndarray, " C"]
+    counts: Int[np.ndarray, " C"]
+
+
+class Checkpoints:
+    """A training's state, by step: written in the background, visible once whole.
+
+    On several processes all call the same methods; the first one writes and reads.
+
+    Args:
+        folder: Made where it lacks; what a killed process left half-written in it is deleted, so
+            one training at a time.
+        keep: The newest checkpoints that stay.
+
+    Raises:
+        ValueError: `keep` < 1.
+        OSError: The folder cannot be written to.
+
+    Example:
+        >>> import tempfile, jax, jax.numpy as jnp
+        >>> state = {"weights": jnp.arange(3.0), "key": jax.random.key(0)}
+        >>> with tempfile.TemporaryDirectory() as folder, Checkpoints(folder) as checkpoints:
+        ...     checkpoints.save(10, state, {"step": 10})
+        ...     checkpoints.wait()
+        ...     restored = checkpoints.restore(state)
+        >>> restored.step, restored.loader_state, restored.state["weights"].tolist()
+        (10, {'step': 10}, [0.0, 1.0, 2.0])
+    """
+
+    def __init__(self, folder: Path | str, *, keep: int = 2):
+        if keep < 1:
+            raise ValueError(f"keep={keep}: must be 1 or more")
+        self._folder, self._keep = Path(folder), keep
+        self._pending: Future[None] | None = None
+        if _is_first():
+            _checkpoint.prepare_folder(self._folder)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+
+    def save(self, step: int, state: PyTree, loader_state: Mapping[str, Any]) -> None:
+        """Copies the state to the host, and writes it while training goes on.
+
+        The state's buffers may be donated as soon as this returns. Waits for the save before; a
+        step that is stored already stays as it is.
+
+        Args:
+            step: Steps done.
+            state: Any pytree of arrays and numbers.
+            loader_state: Plain JSON values.
+
+        Raises:
+            OSError: The save before this one failed: the folder is full or not writable.
+            ValueError: `loader_state` is not plain JSON.
+        """
+        info = _plain({"step": step, "loader_state": dict(loader_state)})
+        leaves = _checkpoint.to_leaves(state)
+        self.wait()
+        if _is_first() and step not in _numbers(self._folder):
+            self._pending = self._writer.submit(self._write, step, Stored(leaves, info))
+
+    def restore(self, like: PyTree) -> Restored | None:
+        """The newest intact checkpoint.
+
+        A corrupt one is warned of and renamed to `<step>.corrupt`; the one before is used.
+
+        Args:
+            like: A pytree of arrays or `jax.ShapeDtypeStruct` with shardings, of what was saved.
+
+        Returns:
+            What was saved; None where nothing was.
+
+        Raises:
+            ValueError: It was saved by another network or optimizer: names what differs. Or no
+                checkpoint is intact.
+        """
+        self.wait()
+        found = _checkpoint.on_first_process(lambda: _newest(self._folder, set_aside=True))
+        if not found:
+            return None
+        leaves, info = found[0]
+        state = _checkpoint.from_leaves(leaves, like, where=self._folder / str(info["step"]))
+        return Restored(info["step"], state, info["loader_state"])
+
+    def wait(self) -> None:
+        """Returns when the last save is on disk.
+
+        Raises:
+            OSError: It failed: the folder is full or not writable.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        """Waits, and ends the writer. Does nothing the second time."""
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
+
+    def __enter__(self) -> "Checkpoints":
+        """Itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes it."""
+        self.close()
+
+    def _write(self, step: int, stored: Stored) -> None:
+        _checkpoint.write(self._folder / str(step), stored)
+        for old in _numbers(self._folder)[: -self._keep]:
+            _checkpoint.remove(self._folder / str(old))
+
+
+class Snapshots:
+    """The experts of a training, by cycle. They stay.
+
+    Args:
+        folder: Made at the first `save`.
+
+    Example:
+        >>> import tempfile, jax.numpy as jnp
+        >>> expert = Snapshot(
+        ...     cycle=0, step=100, params={"w": jnp.ones(2)}, state={},
+        ...     iou=np.array([0.5, np.nan]), counts=np.array([80, 0]),
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     snapshots = Snapshots(folder)
+        ...     snapshots.save(expert)
+        ...     loaded = snapshots.load({"w": jnp.zeros(2)}, {}, up_to_step=100)
+        >>> loaded[0].step, loaded[0].iou.tolist(), loaded[0].params["w"].tolist()
+        (100, [0.5, nan], [1.0, 1.0])
+    """
+
+    def __init__(self, folder: Path | str):
+        self._folder = Path(folder)
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Stores a snapshot, in place of one of the same cycle. Returns when it is on disk.
+
+        Args:
+            snapshot: The snapshot.
+
+        Raises:
+            OSError: The folder is full or not writable.
+        """
+        leaves = _checkpoint.to_leaves({"params": snapshot.params, "state": snapshot.state})
+        if not _is_first():
+            return
+        _checkpoint.prepare_folder(self._folder)
+        info = {
+            "cycle": snapshot.cycle,
+            "step": snapshot.step,
+            "iou": [None if math.isnan(value) else float(value) for value in snapshot.iou],
+            "counts": [int(count) for count in snapshot.counts],
+        }
+        # Folders cannot be exchanged in one go: a later edition outranks those before it.
+        editions = _editions(self._folder).get(snapshot.cycle, [])
+        name = f"{snapshot.cycle}.{max(editions, default=-1) + 1}"
+        _checkpoint.write(self._folder / name, Stored(leaves, info))
+        for edition in editions:
+            _checkpoint.remove(self._folder / f"{snapshot.cycle}.{edition}")
+
+    def load(
+        self, like_params: PyTree, like_state: PyTree, *, up_to_step: int | None = None
+    ) -> list[Snapshot]:
+        """The snapshots, in order of their cycles.
+
+        Args:
+            like_params: Arrays or `jax.ShapeDtypeStruct` of the network; what has no sharding
+                stays on the host.
+            like_state: Likewise, of its running statistics.
+            up_to_step: Leaves out later ones, of steps that are trained again.
+
+        Returns:
+            The snapshots; none where the folder lacks.
+
+        Raises:
+            ValueError: One is corrupt, or of another network.
+        """
+        found = _checkpoint.on_first_process(lambda: self._read(up_to_step))
+        like = {"params": like_params, "state": like_state}
+        snapshots = []
+        for leaves, info in found:
+            where = self._folder / str(info["cycle"])
+            network = _checkpoint.from_leaves(leaves, like, where=where)
+            iou = [math.nan if value is None else value for value in info["iou"]]
+            snapshots.append(
+                Snapshot(
+                    cycle=info["cycle"],
+                    step=info["step"],
+                    params=network["params"],
+                    state=network["state"],
+                    iou=np.array(iou, np.float64),
+                    counts=np.array(info["counts"], np.int64),
+                )
+            )
+        return snapshots
+
+    def _read(self, up_to_step: int | None) -> list[Stored]:
+        found = []
+        for cycle, editions in sorted(_editions(self._folder).items()):
+            path = self._folder / f"{cycle}.{max(editions)}"
+            try:
+                step = _checkpoint.read_info(path)["step"]
+                if up_to_step is None or step <= up_to_step:
+                    found.append(_checkpoint.read(path))
+            except Corrupt as error:
+                raise ValueError(
+                    f"{path}: the expert of cycle {cycle} is corrupt: {error}. Put a copy of the "
+                    "folder back; or delete it together with the checkpoints of later steps, and "
+                    "the cycle is trained again"
+                ) from error
+        return found
+
+
+def save_weights(folder: Path | str, params: PyTree, state: PyTree) -> None:
+    """Stores what inference needs as `<folder>/weights`, in place of what was there.
+
+    Args:
+        folder: Of the training.
+        params: Of the network.
+        state: Its running statistics.
+
+    Raises:
+        OSError: The folder is full or not writable.
+
+    Example:
+        >>> import tempfile, jax.numpy as jnp
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(folder, {"w": jnp.ones(2)}, {})
+        ...     params, state = load_weights(folder, {"w": jnp.zeros(2)}, {})
+        >>> params["w"].tolist(), state
+        ([1.0, 1.0], {})
+    """
+    leaves = _checkpoint.to_leaves({"params": params, "state": state})
+    if _is_first():
+        path = Path(folder) / "weights"
+        _checkpoint.prepare_folder(path)
+        editions = _numbers(path)
+        _checkpoint.write(path / str(max(editions, default=-1) + 1), Stored(leaves, {}))
+        for edition in editions:
+            _checkpoint.remove(path / str(edition))
+
+
+def load_weights(
+    folder: Path | str, like_params: PyTree, like_state: PyTree
+) -> tuple[PyTree, PyTree]:
+    """The weights that `save_weights` stored; of a training that has not ended, the newest ones.
+
+    Args:
+        folder: Of the training.
+        like_params: Arrays or `jax.ShapeDtypeStruct` of the network; what has no sharding stays on
+            the host.
+        like_state: Likewise, of its running statistics.
+
+    Returns:
+        Parameters and running statistics.
+
+    Raises:
+        ValueError: There are none, they are corrupt, or of another network.
+    """
+    path = Path(folder) / "weights"
+    found = _checkpoint.on_first_process(lambda: _read_weights(path))
+    like = {"params": like_params, "state": like_state}
+    network = _checkpoint.from_leaves(found[0].leaves, like, where=path)
+    return network["params"], network["state"]
+
+
+def _read_weights(path: Path) -> list[Stored]:
+    if editions := _numbers(path):
+        newest = path / str(max(editions))
+        try:
+            return [_checkpoint.read(newest)]
+        except Corrupt as error:
+            raise ValueError(
+                f"{newest}: corrupt: {error}. Delete it to use the newest checkpoint beside it, or "
+                "run the training's command again, which writes it anew"
+            ) from error
+    newest_state = _newest(path.parent / "checkpoints", set_aside=False)
+    if not newest_state:
+        raise ValueError(
+            f"{path.parent}: holds neither weights nor checkpoints; give the folder of one "
+            "training, such as <run>/haskd"
+        )
+    # As haskd_jax.train.state.deployed chooses.
+    leaves, info = newest_state[0]
+    averaged = any(name.startswith("ema/") for name in leaves)
+    prefix = "ema/" if averaged else "params/network/"
+    params = {
+        "params/" + name.removeprefix(prefix): leaf
+        for name, leaf in leaves.items()
+        if name.startswith(prefix)
+    }
+    state = {name: leaf for name, leaf in leaves.items() if name.startswith("state/")}
+    return [Stored(params | state, info)]
+
+
+def _newest(folder: Path, *, set_aside: bool) -> list[Stored]:
+    """The newest intact checkpoint, or none where none was saved."""
+    steps = _numbers(folder)
+    for step in reversed(steps):
+        path = folder / str(step)
+        try:
+            return [_checkpoint.read(path)]
+        except Corrupt as error:
+            kept = ""
+            if set_aside:
+                aside = path.with_name(f"{step}.corrupt")
+                shutil.rmtree(aside, ignore_errors=True)
+                path.rename(aside)
+                kept = f" (kept as {aside.name})"
+            warnings.warn(
+                f"{path}: a corrupt checkpoint{kept}: {error}; using the one before", stacklevel=2
+            )
+    if steps:
+        raise ValueError(
+            f"{folder}: none of the checkpoints of steps {', '.join(map(str, steps))} is intact. "
+            "Put a copy back; or delete the folder to train from the start"
+        )
+    return []
+
+
+def _numbers(folder: Path) -> list[int]:
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if re.fullmatch(r"\d+", name))
+
+
+def _editions(folder: Path) -> dict[int, list[int]]:
+    """Of every cycle's snapshot the numbers of its editions."""
+    found: dict[int, list[int]] = {}
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    for name in names:
+        if match := re.fullmatch(r"(\d+)\.(\d+)", name):
+            found.setdefault(int(match[1]), []).append(int(match[2]))
+    return found
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """The values as JSON gives them back."""
+    try:
+        return json.loads(json.dumps(values, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"loader_state: not plain JSON values: {error}") from error
+
+
+def _is_first() -> bool:
+    return jax.process_index() == 0

@@ -1,0 +1,159 @@
+"""How a network is trained: frozen dataclasses, which the command line and notebooks share."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimizer and its learning rate.
+
+    Attributes:
+        name: AdamW, or SGD with Nesterov momentum.
+        learning_rate: Its peak.
+        schedule: "onecycle" rises for 5 % of the steps and falls to nothing; "poly" falls with the
+            power 0.9; "cyclic" falls by a cosine in each cycle and starts again, leaving a snapshot
+            at the end of each (Huang et al., Snapshot Ensembles, ICLR 2017).
+        cycles: Of the cyclic schedule.
+        first_cycle: Its share of the steps; the other cycles are alike. None makes all alike.
+        weight_decay: Decoupled for AdamW, added to the gradient for SGD; not of norms and biases.
+        momentum: Of SGD; the first beta of AdamW.
+        clip: Largest norm of the gradient; 0 does not clip.
+        accumulate: Batches whose gradients are averaged before the parameters change.
+        ema: Decay of the moving average of parameters that is evaluated and deployed; 0: none.
+    """
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 0.006
+    schedule: Literal["onecycle", "poly", "cyclic"] = "onecycle"
+    cycles: int = 5
+    first_cycle: float | None = None
+    weight_decay: float = 0.05
+    momentum: float = 0.9
+    clip: float = 10.0
+    accumulate: int = 1
+    ema: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate: {self.learning_rate}, expected a positive number")
+        for name in ("cycles", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)}, expected 1 or more")
+        for name in ("weight_decay", "clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: {getattr(self, name)}, expected 0 or more")
+        for name in ("momentum", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)}, expected a number in [0, 1)")
+        if self.first_cycle is not None and not 0 < self.first_cycle < 1:
+            raise ValueError(f"first_cycle: {self.first_cycle}, expected a share in (0, 1)")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses against labels.
+
+    Attributes:
+        cross_entropy: Of cross entropy.
+        lovasz: Of Lovász-softmax, scene by scene.
+        image: Of the teacher's 2D cross entropy, where frames have labels.
+        label_smoothing: Of cross entropy.
+    """
+
+    cross_entropy: float = 1.0
+    lovasz: float = 1.0
+    image: float = 0.1
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
+class IHDConfig:
+    """Information-oriented heterogeneous distillation, see `losses.ihd_loss`. Our instantiation.
+
+    Attributes:
+        weight: Of all of it; 0 leaves it out.
+        logits: Of the divergence of logits.
+        features: Of the cosine of features; 0 leaves the term and its projection out.
+        relations: Of the relations of neighbouring voxels; 0 leaves the term out.
+        temperature: Of the divergence.
+        information: Which voxels weigh more, see `losses.information_weights`.
+    """
+
+    weight: float = 1.0
+    logits: float = 1.0
+    features: float = 0.0
+    relations: float = 0.0
+    temperature: float = 2.0
+    information: Literal["none", "confidence", "seen"] = "none"
+
+
+@dataclass(frozen=True)
+class ASDConfig:
+    """Adept snapshot distillation, see `losses.asd_loss`. Our instantiation.
+
+    Attributes:
+        weight: Of all of it; 0 leaves it out.
+        experts: All of them in each step, or one drawn in each step, at the cost of one forward
+            pass.
+        adeptness: The best expert of a class, or all by a softmax of their IoU.
+        control: Every expert teaches every class alike: the control without adeptness.
+        sharpness: Temperature of the softmax.
+        shrinkage: Voxels of the calibration scenes at which a class's IoU counts half.
+        margin: By which an expert must be better than the student, at the last cycle's end, to
+            teach a class; None does not ask. Online, the last expert is that student.
+        temperature: Of the divergence.
+    """
+
+    weight: float = 1.0
+    experts: Literal["all", "rotate"] = "rotate"
+    adeptness: Literal["hard", "soft"] = "hard"
+    control: bool = False
+    sharpness: float = 0.05
+    shrinkage: float = 500.0
+    margin: float | None = None
+    temperature: float = 2.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training.
+
+    Attributes:
+        steps: Batches in all.
+        batch_size: Scenes of one device's batch.
+        optimizer: The optimizer.
+        loss: Weights of the losses against labels.
+        image_augmentation: Whether a teacher's images change palette, contrast and side.
+        save_every: Steps between checkpoints.
+        keep: Checkpoints kept.
+        log_every: Steps between lines of the log.
+        evaluate_every: Steps between evaluations; 0: at the end only.
+        shard_parameters: Spread parameters and the optimizer's state over the devices.
+        threads: That make batches ahead of time.
+        buckets: Sizes that batches are padded to, each of which compiles once. None: three on one
+            device, one on several.
+    """
+
+    steps: int = 1000
+    batch_size: int = 4
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    image_augmentation: bool = True
+    save_every: int = 500
+    keep: int = 2
+    log_every: int = 20
+    evaluate_every: int = 0
+    shard_parameters: bool = False
+    threads: int = 2
+    buckets: int | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        for name in ("steps", "batch_size", "save_every", "keep", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)}, expected 1 or more")
+        for name in ("evaluate_every", "threads"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: {getattr(self, name)}, expected 0 or more")

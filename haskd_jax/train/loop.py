@@ -1,0 +1,311 @@
+"""The training loop: steps, snapshots at the ends of cycles, checkpoints, and what stops it."""
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from jaxtyping import Float, Int, PyTree
+
+from haskd_jax import models
+from haskd_jax.data.loader import Loader
+from haskd_jax.data.loader_batch import Batch
+from haskd_jax.data.loader_iterator import BatchIterator
+from haskd_jax.train.checkpoints import Checkpoints, Snapshot, Snapshots, save_weights
+from haskd_jax.train.compilations import count_compilations
+from haskd_jax.train.config import ASDConfig
+from haskd_jax.train.log import Log
+from haskd_jax.train.mesh import put_batches, replicated
+from haskd_jax.train.objectives import Guides
+from haskd_jax.train.optimizer import cycle_ends, make_optimizer, make_schedule
+from haskd_jax.train.records import write_whole
+from haskd_jax.train.state import TrainState, deployed
+from haskd_jax.train.step import Task, make_step
+
+_logger = logging.getLogger(__name__)
+
+# From parameters and running statistics, on the host, to the IoU of every class on the calibration
+# scenes, [C], NaN for classes that they lack; and to how many points are of the class, [C].
+Calibrate = Callable[[PyTree, PyTree], tuple[Float[np.ndarray, " C"], Int[np.ndarray, " C"]]]
+Evaluate = Callable[[PyTree, PyTree], Mapping[str, Any]]
+Show = Callable[[int, Mapping[str, float]], None]
+
+
+class Stopped(Exception):
+    """SIGTERM came, and the training was saved; the same command goes on with it."""
+
+
+def fit(
+    task: Task,
+    loader: Loader,
+    folder: Path,
+    *,
+    mesh: Mesh,
+    guides: Guides | None = None,
+    online: bool = False,
+    calibrate: Calibrate | None = None,
+    evaluate: Evaluate | None = None,
+    show: Show | None = None,
+    wandb: str | None = None,
+) -> TrainState:
+    """Trains, going on where an earlier run of the same training was ended, however it was.
+
+    Args:
+        task: What is trained.
+        loader: Of one device's batches, with capacities.
+        folder: Gets checkpoints, snapshots, log and weights.
+        mesh: The devices, of all processes.
+        guides: The networks that teach; their arrays on the host.
+        online: Each cycle's snapshot joins the bank and teaches from the next cycle on.
+        calibrate: Needed with a cyclic schedule.
+        evaluate: Gives what the log keeps every `evaluate_every` steps.
+        show: Told of every step that is logged.
+        wandb: The name of a wandb project.
+
+    Returns:
+        The state after the last step.
+
+    Raises:
+        Stopped: SIGTERM came; all is saved.
+        FloatingPointError: Loss or gradient is not finite; names the step and the file that holds
+            its batch.
+        ValueError: A checkpoint is of another network or of other data.
+    """
+    config = task.config
+    ends = cycle_ends(config.optimizer, config.steps)
+    if ends and calibrate is None:
+        raise ValueError("calibrate: None, but the cyclic schedule leaves snapshots to calibrate")
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    rate = make_schedule(config.optimizer, max(1, config.steps // config.optimizer.accumulate))
+    step = make_step(task, optimizer, mesh)
+    state = task.init(optimizer, mesh)
+    guides = Guides() if guides is None else guides
+    capacities = {size[0]: size for size in loader.capacities or ()}
+    first_process = jax.process_index() == 0
+
+    with ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", keep=config.keep))
+        snapshots = Snapshots(folder / "snapshots")
+        iterators = [
+            stack.enter_context(part.batches(threads=config.threads))
+            for part in _parts(loader, mesh)
+        ]
+        restored = checkpoints.restore(state)
+        done = 0
+        if restored is not None:
+            done, state = restored.step, restored.state
+            _set_state(iterators, restored.loader_state)
+            _logger.info("%s: going on after step %d", folder, done)
+        experts: list[Snapshot] = []
+        if ends:
+            experts = snapshots.load(*_like(state), up_to_step=done)
+        if online:
+            guides = with_experts(guides, experts, len(ends) - 1, task.asd)
+        on_devices = jax.device_put(guides, replicated(mesh))
+        log = stack.enter_context(Log(folder, step=done, enabled=first_process, wandb=wandb))
+        terminated = stack.enter_context(_sigterm())
+        compilations = count_compilations()
+        pending: tuple[int, list[Batch], Mapping[str, jax.Array]] | None = None
+        begun = since = time.perf_counter()
+        logged = done
+
+        def check(pending) -> dict[str, float]:
+            """The numbers of a step, which are waited for while the next one runs."""
+            number, batches, metrics = pending
+            values = {name: float(value) for name, value in metrics.items()}
+            # A gradient that is not finite spoils the parameters before the loss shows it.
+            finite = np.isfinite([values["loss"], values["gradient_norm"]]).all()
+            if not finite or values["overflow"]:
+                _stop(folder, number, batches, loader.scenes, values)
+            return values
+
+        while done < config.steps:
+            batches = [next(iterator) for iterator in iterators]
+            capacity = capacities[len(batches[0].coords)]
+            state, metrics = step(state, put_batches(mesh, batches), on_devices, capacity=capacity)
+            if pending is not None:
+                check(pending)
+            done += 1
+            pending = done, batches, metrics
+            leave = _any_process(terminated, done % config.log_every == 0)
+            whole = done in ends or leave or done == config.steps
+            evaluates = bool(config.evaluate_every) and done % config.evaluate_every == 0
+            if whole or evaluates or done % config.log_every == 0 or done % config.save_every == 0:
+                values = check(pending)
+                now = time.perf_counter()
+                with jax.numpy_dtype_promotion("standard"):  # as optax needs it
+                    learning_rate = float(rate((done - 1) // config.optimizer.accumulate))
+                numbers = {
+                    "loss": values.pop("loss"),
+                    "learning_rate": learning_rate,
+                    "seconds": now - begun,
+                    "step_seconds": (now - since) / max(1, done - logged),
+                }
+                del values["overflow"]
+                log.write(done, **numbers, terms=values)
+                since, logged = now, done
+                if show is not None:
+                    show(done, numbers)
+            if done in ends:
+                assert calibrate is not None
+                params, running = to_host(deployed(state), mesh)
+                iou, counts = calibrate(params, running)
+                snapshot = Snapshot(ends.index(done), done, params, running, iou, counts)
+                snapshots.save(snapshot)
+                experts.append(snapshot)
+                if online:
+                    guides = with_experts(guides, experts, len(ends) - 1, task.asd)
+                    on_devices = jax.device_put(guides, replicated(mesh))
+                log.write(
+                    done,
+                    cycle=snapshot.cycle,
+                    iou=iou,
+                    adeptness=None if guides.adeptness is None else np.asarray(guides.adeptness),
+                )
+                since = time.perf_counter()
+            if evaluates and evaluate is not None:
+                log.write(done, evaluation=dict(evaluate(*to_host(deployed(state), mesh))))
+                since = time.perf_counter()
+            if leave or done == config.steps or done % config.save_every == 0:
+                checkpoints.save(done, state, _state_of(iterators))
+            if leave and done < config.steps:
+                checkpoints.wait()
+                raise Stopped(f"{folder}: stopped by SIGTERM and saved after step {done}")
+        checkpoints.wait()
+        _logger.info("%s: %d compilations", folder, compilations())
+        log.write(done, compilations=compilations())
+        save_weights(folder, *to_host(deployed(state), mesh))
+    return state
+
+
+def with_experts(
+    guides: Guides, snapshots: Sequence[Snapshot], capacity: int, config: ASDConfig
+) -> Guides:
+    """The guides with a bank of snapshots, the last of which is the student as it was then.
+
+    Args:
+        guides: Who else teaches.
+        snapshots: In order of their cycles.
+        capacity: Slots of the bank; snapshots beyond it do not join.
+        config: Who teaches what.
+
+    Returns:
+        The guides; without a bank where there is no snapshot yet, or no slot.
+    """
+    if not snapshots or not capacity or not config.weight:
+        return guides
+    first = snapshots[0]
+    bank = models.empty_bank(
+        first.params, first.state, capacity=capacity, num_classes=len(first.iou)
+    )
+    for snapshot in snapshots[:capacity]:
+        iou = jnp.asarray(snapshot.iou, jnp.float32)
+        bank = models.add_expert(bank, snapshot.params, snapshot.state, iou)
+    if config.control:
+        filled = np.asarray(bank.filled)
+        share = np.where(filled, 1 / filled.sum(), 0).astype(np.float32)
+        omega = np.tile(share[:, None], (1, len(first.iou)))
+    else:
+        options: dict[str, Any] = {"mode": config.adeptness, "counts": snapshots[-1].counts}
+        if config.adeptness == "soft":
+            options["temperature"] = config.sharpness
+        if config.margin is not None:
+            options |= {"student_iou": snapshots[-1].iou.astype(np.float32)}
+            options |= {"margin": config.margin}
+        omega = np.asarray(models.bank_adeptness(bank, shrinkage=config.shrinkage, **options))
+    return replace(guides, bank=bank, adeptness=jnp.asarray(omega))
+
+
+def to_host(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Whole arrays on the host of every process, gathered if they were spread."""
+    gathered = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
+    return jax.tree.map(np.asarray, gathered)
+
+
+def _like(state: TrainState) -> tuple[PyTree, PyTree]:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), deployed(state))
+
+
+def _parts(loader: Loader, mesh: Mesh) -> list[Loader]:
+    """A loader for each device of this process."""
+    own = [
+        i
+        for i, device in enumerate(mesh.devices.flat)
+        if device.process_index == jax.process_index()
+    ]
+    return [replace(loader, process=number, processes=mesh.size) for number in own]
+
+
+def _state_of(iterators: Sequence[BatchIterator]) -> dict[str, Any]:
+    return iterators[0].get_state()
+
+
+def _set_state(iterators: Sequence[BatchIterator], saved: Mapping[str, Any]) -> None:
+    """All devices stand at the same step; a checkpoint keeps the first one's state."""
+    for iterator in iterators:
+        own = iterator.get_state()["loader"]["process"]
+        iterator.set_state({**saved, "loader": {**saved["loader"], "process": own}})
+
+
+@contextmanager
+def _sigterm() -> Iterator[list[int]]:
+    """A list that is no longer empty once SIGTERM came."""
+    received: list[int] = []
+    try:
+        before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    except ValueError:  # not in the main thread: a notebook's or a test's worker
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _any_process(terminated: list[int], agreed: bool) -> bool:
+    """Whether to leave after this step; several processes leave together, at agreed steps."""
+    if jax.process_count() == 1:
+        return bool(terminated)
+    if not agreed:
+        return False
+    return bool(multihost_utils.process_allgather(np.array(bool(terminated))).any())
+
+
+def _stop(
+    folder: Path,
+    step: int,
+    batches: list[Batch],
+    scenes: Sequence[str],
+    values: Mapping[str, float],
+) -> None:
+    path = folder / f"stopped_at_step_{step}.process_{jax.process_index()}.npz"
+    arrays = {
+        f"device{i}/{name}": array
+        for i, batch in enumerate(batches)
+        for name, array in batch._asdict().items()
+    }
+    write_whole(path, partial(_save_arrays, arrays))
+    names = ", ".join(scenes[i] for batch in batches for i in batch.scene.tolist() if i >= 0)
+    numbers = ", ".join(f"{name} {value:.6g}" for name, value in values.items())
+    reason, advice = "loss or gradient is not finite", "lower the learning rate, or look"
+    if values["overflow"]:
+        reason, advice = "voxels did not fit their grids", "remove capacities.json to measure, look"
+    raise FloatingPointError(
+        f"step {step}: {reason} ({numbers}); scenes {names}; the batch is in {path}: {advice} at "
+        "the scenes with haskd doctor; checkpoints of earlier steps stay"
+    )
+
+
+def _save_arrays(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)

@@ -1,0 +1,135 @@
+"""The debug preset of each experiment, end to end on files in its dataset's raw format."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from haskd_jax.data.s3dis import CLASSES as S3DIS_CLASSES
+from haskd_jax.experiments import s3dis, scannet, synthrooms
+from tests.data import raw
+
+SCANS = ("scene0000_00", "scene0001_00", "scene0002_00", "scene0003_00")
+
+
+@pytest.fixture(scope="module")
+def scannet_raw(tmp_path_factory):
+    """Four scans as ScanNet releases them, the last one to validate on."""
+    root = tmp_path_factory.mktemp("scannet")
+    for name in SCANS:
+        raw.write_scan(root / "scans", name, frames=3)
+    raw.write_split(root, "train", SCANS[:-1])
+    raw.write_split(root, "val", SCANS[-1:])
+    raw.write_split(root, "test", [])
+    return root
+
+
+@pytest.fixture(scope="module")
+def s3dis_raw(tmp_path_factory):
+    """Rooms of three areas."""
+    root = tmp_path_factory.mktemp("s3dis")
+    for seed, (area, room) in enumerate(
+        [
+            ("Area_1", "office_1"),
+            ("Area_1", "office_2"),
+            ("Area_2", "hall_1"),
+            ("Area_5", "office_3"),
+        ]
+    ):
+        objects = {
+            "floor_1": raw.object_lines(900, seed, high=(3.0, 3, 0.05)),
+            "wall_1": raw.object_lines(900, seed + 10, high=(3.0, 0.05, 2)),
+            "table_1": raw.object_lines(400, seed + 20, low=(1.0, 1, 0.7), high=(2.0, 2, 0.8)),
+        }
+        raw.write_room(root, area, room, objects)
+    return root
+
+
+def results(out, arm):
+    return json.loads((out / arm / "evaluation.json").read_text())
+
+
+def weights(out, arm):
+    """The bytes of an arm's final parameters."""
+    import jax
+
+    from haskd_jax.experiments.trained import load_trained
+
+    return jax.tree.leaves(load_trained(out / arm)[1:])
+
+
+def test_scannet(scannet_raw, tmp_path):
+    out = tmp_path / "run"
+    assert scannet.main(["debug", "--raw", str(scannet_raw), "--out", str(out)]) == 0
+    for arm in ("plain", "teacher", "haskd"):
+        found = results(out, arm)
+        assert found["protocol"]["split"] == "val" and found["protocol"]["scenes"] == 1
+        assert found["protocol"]["views"] == (2 if arm == "teacher" else 0)
+        assert np.sum(found["confusion"]) > 1000
+    assert (out / "report.html").read_text().count("<table") >= 1
+    log = [json.loads(line) for line in (out / "haskd" / "metrics.jsonl").read_text().splitlines()]
+    terms = {name for line in log for name in line.get("terms", {})}
+    assert {"cross_entropy", "ihd/logits", "asd"} <= terms
+    assert sum("cycle" in line for line in log) == 2
+
+
+def test_synthrooms_does_only_what_is_not_done(tmp_path, capsys):
+    out = tmp_path / "run"
+    command = ["debug", "--out", str(out), "--arms", "plain"]
+    assert synthrooms.main(command) == 0
+    before = {path: path.stat().st_mtime_ns for path in (out / "plain").rglob("*")}
+    first = weights(out, "plain")
+    assert synthrooms.main(command) == 0
+    assert {path: path.stat().st_mtime_ns for path in (out / "plain").rglob("*")} == before
+
+    # What is gone is done again, from the last checkpoint, to the same bits.
+    shutil.rmtree(out / "plain" / "weights")
+    last = max(
+        (out / "plain" / "checkpoints").iterdir(), key=lambda path: int(path.name.split(".")[0])
+    )
+    shutil.rmtree(last)
+    assert synthrooms.main(command) == 0
+    for one, other in zip(first, weights(out, "plain"), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+    # Another configuration is refused, by name, until it is asked for.
+    changed = [*command, "--train.optimizer.learning-rate", "0.001"]
+    assert synthrooms.main(changed) == 2
+    assert "another train.optimizer.learning_rate" in capsys.readouterr().err
+
+
+def test_s3dis_without_images_warns(s3dis_raw, tmp_path, capsys):
+    out = tmp_path / "run"
+    command = ["debug", "--raw", str(s3dis_raw), "--out", str(out), "--arms", "teacher"]
+    assert s3dis.main(command) == 0
+    assert "what images tell is lost" in capsys.readouterr().out
+    found = results(out, "teacher")
+    assert found["classes"] == list(S3DIS_CLASSES)
+    assert found["protocol"]["split"] == "Area_5"
+
+
+class TestBadInput:
+    def test_a_root_of_another_kind(self, tmp_path, capsys):
+        command = ["debug", "--prepared", str(tmp_path), "--out", str(tmp_path / "run")]
+        assert scannet.main(command) == 2
+        assert f"{tmp_path}/dataset.json: missing" in capsys.readouterr().err
+
+    def test_nothing_to_train_on(self, scannet_raw, tmp_path, capsys):
+        command = ["debug", "--raw", str(scannet_raw), "--out", str(tmp_path / "run"),
+                   "--stages", "prepare", "select", "--scenes.calibration", "3"]  # fmt: skip
+        assert scannet.main(command) == 2
+        assert "scenes.calibration: 3 of 3 labelled scenes leaves none" in capsys.readouterr().err
+
+    def test_an_unwritable_folder(self, tmp_path, capsys):
+        (tmp_path / "file").write_text("")
+        assert scannet.main(["debug", "--out", str(tmp_path / "file" / "run")]) == 2
+        assert "file" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("option", ["--trian.steps", "--arms"])
+    def test_unknown_options(self, option, capsys):
+        with pytest.raises(SystemExit) as exit:
+            synthrooms.main(["debug", option, "plane"])
+        assert exit.value.code == 2
+        text = capsys.readouterr().err
+        assert "train.steps" in text if option == "--trian.steps" else "plain" in text

@@ -1,0 +1,81 @@
+"""`haskd evaluate` on a run's folder."""
+
+import json
+
+import numpy as np
+import pytest
+
+from haskd_jax.experiments.evaluate_cli import main
+from tests.train.trained import CLASSES, make_student, make_teacher, write_root, write_training
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of a student and a teacher, which a killed session left without a third."""
+    write_root(tmp_path / "prepared")
+    write_training(tmp_path / "plain", make_student())
+    write_training(tmp_path / "teacher", make_teacher())
+    about = {
+        "format": "haskd-run",
+        "version": 1,
+        "commit": "abc",
+        "arms": ["plain", "teacher", "x"],
+    }
+    (tmp_path / "run.json").write_text(json.dumps(about))
+    scenes = {name: {"frames": 3, "indices": [2, 0]} for name in ("one", "two", "unlabelled")}
+    scenes["unlabelled"] = {"frames": 0, "indices": []}
+    selection = {"format": "haskd-selection", "version": 1, "num_views": 2, "scenes": scenes}
+    (tmp_path / "selection.json").write_text(json.dumps(selection))
+    return tmp_path
+
+
+def record(path):
+    return json.loads(path.read_text())
+
+
+@pytest.mark.filterwarnings("ignore:scene unlabelled has no frames")
+def test_a_run_is_evaluated_and_records_of_other_protocols_stay(run, capsys):
+    assert main([str(run), "--predictions", "1"]) == 0
+    plain, teacher = (record(run / arm / "evaluation.json") for arm in ("plain", "teacher"))
+    assert plain["protocol"]["commit"] == "abc" and plain["protocol"]["views"] == 0
+    assert teacher["protocol"]["views"] == 2
+    kept = np.load(run / "plain" / "predictions" / "one.npy", allow_pickle=False)
+    assert kept.shape == (900,)
+    said = capsys.readouterr().out
+    assert f"{100 * plain['miou']:.1f}" in said and f"{100 * teacher['miou']:.1f}" in said
+    assert "tta 1" in said
+
+    given = [str(run / "plain"), "--tta", "10", "--submission", str(run / "upload")]
+    assert main(given) == 0
+    assert record(run / "plain" / "evaluation.json") == plain
+    other = record(run / "plain" / "evaluation-val-tta10.json")
+    assert other["protocol"]["tta"] == 10
+    files = sorted(path.name for path in (run / "upload").iterdir())
+    assert files == ["one.txt", "two.txt", "unlabelled.txt"]
+    ids = (run / "upload" / "one.txt").read_text().split()
+    assert len(ids) == 900 and set(ids) <= {"1", "2", "5", "14"}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "submission: "),
+        (["plain", "--split", "test"], "no scene of split 'test'"),
+        (["plain", "--data", "nowhere"], "nowhere/dataset.json: missing"),
+        (["plain", "--snapshots"], "has no snapshots"),
+        (["nothing"], "card.json: missing"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said_in_a_line(run, capsys, given, message):
+    folder = run / given[0] if given else run
+    more = given[1:] if given else ["--submission", str(run / "upload")]
+    before = sorted(run.rglob("*"))
+    assert main([str(folder), *more]) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(run.rglob("*")) == before
+
+
+def test_data_of_other_classes_are_refused(run, capsys):
+    write_root(run / "other", classes=("pump", *CLASSES[1:]))
+    assert main([str(run / "plain"), "--data", str(run / "other")]) == 2
+    assert "trained for wall, floor" in capsys.readouterr().err
