@@ -1,5 +1,6 @@
 # One command each on a fresh machine with Python >= 3.11; a C++ compiler is used if found.
-#   make demo       run what there is on a made-up room
+#   make demo       train plain student, teacher and HAS-KD student on made-up rooms; a report;
+#                   and segment a real scan, SCAN=my.ply
 #   make test       lint, types, tests, doctests
 #   make test-slow  the tests marked slow
 #   make bench      the engine against its peer (installs torch and spconv)
@@ -19,8 +20,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard kernels/*.cc kernels/*.h)
 
+# A real scan to segment, if there is one: SCAN=my.ply names another.
+SCAN ?= $(firstword $(wildcard ../shared/data/open3d-fragment/*.pcd))
+RUN ?= runs/demo
+
 demo: $(VENV)/.installed
-	$(BIN)/python -m haskd_jax.experiments.engine_demo
+	$(BIN)/haskd train synthrooms small --out "$(RUN)"
+	@if [ -n "$(SCAN)" ]; then \
+		$(BIN)/haskd predict "$(SCAN)" --checkpoint "$(RUN)/haskd" -o "$(RUN)/scan.ply"; \
+	else echo "no scan to segment was found: make demo SCAN=my.ply"; fi
+	@echo "open $(RUN)/report.html; turn the rooms over with: $(BIN)/haskd view $(RUN)"
 
 # Every check runs, so that one run tells everything that is wrong.
 lint: $(VENV)/.installed

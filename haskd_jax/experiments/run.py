@@ -126,7 +126,7 @@ def _keep_compilations() -> None:
     """Compiled programs are kept from run to run, unless the environment says where, or not."""
     import jax
 
-    if jax.config.read("jax_compilation_cache_dir") is None:
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(base) / "haskd_jax" / "xla"))
 

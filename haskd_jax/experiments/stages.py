@@ -8,6 +8,7 @@ evaluate  every arm on the evaluation scenes               <out>/<arm>/evaluatio
 report    all of it on one page                            <out>/report.html
 """
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -270,6 +271,7 @@ class Arms:
             "asd": msgspec.to_builtins(self.experiment.asd) if arm.asd else None,
             "snapshots": self.experiment.snapshots if arm.asd else None,
         }
+        resolved = json.loads(json.dumps(resolved))  # tuples become lists, as in the file
         if self._is_done(folder, resolved):
             return
         network = make_network(card, axis_name=DATA)
