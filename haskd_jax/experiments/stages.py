@@ -416,7 +416,13 @@ class Arms:
 
     def _calibrate(self, network: Network, arm: Arm, params, state):
         return class_iou(
-            network, params, state, self.scenes.root, self.scenes.calibration, **self._views(arm)
+            network,
+            params,
+            state,
+            self.scenes.root,
+            self.scenes.calibration,
+            few_labels=FewLabels(points=self.experiment.scenes.labelled_points),
+            **self._views(arm),
         )
 
     def _quick_evaluation(self, network: Network, arm: Arm, params, state) -> dict[str, Any]:

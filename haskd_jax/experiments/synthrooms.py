@@ -4,7 +4,7 @@ python -m haskd_jax.experiments.synthrooms small --out runs/rooms
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from haskd_jax.data.synthrooms.generate import Options
@@ -15,9 +15,10 @@ from haskd_jax.experiments.config import (
     TINY_TRAINING,
     Experiment,
     ScenesConfig,
+    ViewsConfig,
 )
 from haskd_jax.train.card import ModelConfig, TeacherConfig
-from haskd_jax.train.config import OptimizerConfig, TrainConfig
+from haskd_jax.train.config import LossConfig, OptimizerConfig, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,26 +46,45 @@ DEBUG = SynthRoomsExperiment(
     pictures=1,
 )
 _SMALL_TRAINING = TrainConfig(
-    steps=300,
-    batch_size=4,
+    steps=500,
+    batch_size=2,
     save_every=100,
     log_every=10,
     buckets=1,
-    optimizer=OptimizerConfig(learning_rate=0.006, cycles=3, first_cycle=0.5),
+    optimizer=OptimizerConfig(learning_rate=0.01, cycles=2, first_cycle=0.5, restart=0.5),
 )
 SMALL = SynthRoomsExperiment(
     rooms=SynthRooms(train=48, val=1, test=12),
-    scenes=ScenesConfig(voxel_size=0.05, mix=0.0, crop=10_000, calibration=4, labelled=0.33),
+    scenes=ScenesConfig(voxel_size=0.08, mix=0.0, calibration=4, labelled=0.33),
     model=ModelConfig(
         channels=(16, 32, 48, 64, 48, 32, 32, 32), blocks=(1,) * 8, stem=16, stem_kernel=3
     ),
     teacher=TeacherConfig(image_channels=(16, 32, 48), image_blocks=1, image_features=32),
-    train_teacher=_SMALL_TRAINING,
+    views=ViewsConfig(num_views=6),
+    # So few steps teach the image encoder little by way of the voxels.
+    train_teacher=replace(_SMALL_TRAINING, loss=LossConfig(image=1.0)),
     train=_SMALL_TRAINING,
+)
+_FULL_TRAINING = replace(
+    _SMALL_TRAINING,
+    steps=6000,
+    batch_size=4,
+    save_every=500,
+    log_every=50,
+    buckets=None,
+    optimizer=OptimizerConfig(learning_rate=0.006, cycles=5, first_cycle=0.5),
+)
+FULL = replace(
+    SMALL,
+    rooms=SynthRooms(train=120, val=1, test=40),
+    scenes=ScenesConfig(voxel_size=0.05, mix=0.0, calibration=20),
+    train_teacher=_FULL_TRAINING,
+    train=_FULL_TRAINING,
 )
 PRESETS = {
     "debug": ("Seven rooms, four steps: does it run?", DEBUG),
-    "small": ("What `make demo` runs: 60 rooms, a narrow network, 15 minutes on two cores.", SMALL),
+    "small": ("What `make demo` runs: 61 rooms, a third of them labelled.", SMALL),
+    "full": ("161 rooms of 5 cm, all labelled: hours on two cores; not measured yet.", FULL),
 }
 
 

@@ -16,6 +16,7 @@ class OptimizerConfig:
             at the end of each (Huang et al., Snapshot Ensembles, ICLR 2017).
         cycles: Of the cyclic schedule.
         first_cycle: Its share of the steps; the other cycles are alike. None makes all alike.
+        restart: Peak of the later cycles, as a share of the first one's.
         weight_decay: Decoupled for AdamW, added to the gradient for SGD; not of norms and biases.
         momentum: Of SGD; the first beta of AdamW.
         clip: Largest norm of the gradient; 0 does not clip.
@@ -28,6 +29,7 @@ class OptimizerConfig:
     schedule: Literal["onecycle", "poly", "cyclic"] = "onecycle"
     cycles: int = 5
     first_cycle: float | None = None
+    restart: float = 1.0
     weight_decay: float = 0.05
     momentum: float = 0.9
     clip: float = 10.0
@@ -36,8 +38,9 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate: {self.learning_rate}, expected a positive number")
+        for name in ("learning_rate", "restart"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: {getattr(self, name)}, expected a positive number")
         for name in ("cycles", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)}, expected 1 or more")

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Float32, Float64, Int16, Int64, PyTree
 
 import haskd_jax
 from haskd_jax.data import Scene, load_scene
+from haskd_jax.data.few_labels import FewLabels
 from haskd_jax.data.fragments import fragments
 from haskd_jax.data.loader_batch import Batch
 from haskd_jax.data.transforms import spread_views
@@ -239,6 +240,7 @@ def evaluate(
     views: int = 0,
     selection: Mapping[str, Sequence[int]] | None = None,
     most: int | None = MOST_VOXELS,
+    few_labels: FewLabels | None = None,
     on_scene: Callable[[ScenePrediction], None] | None = None,
 ) -> Evaluation:
     """Evaluates on whole scenes, point by point.
@@ -262,6 +264,7 @@ def evaluate(
         views: Frames for a teacher.
         selection: Scene -> frames in order of preference; None spreads them.
         most: Voxels of a fragment.
+        few_labels: Which labels may be seen; None: all.
         on_scene: Called with every scene of this process, to save or show it.
 
     Returns:
@@ -281,6 +284,7 @@ def evaluate(
         if views and selection is not None and name not in selection:
             raise ValueError(f"selection: nothing for the scene {name}")
         scene = load_scene(Path(root) / name)
+        scene = scene if few_labels is None else few_labels.of(scene)
         found = predict_scene(
             network,
             params,
@@ -347,6 +351,7 @@ def class_iou(
     views: int = 0,
     selection: Mapping[str, Sequence[int]] | None = None,
     most: int | None = MOST_VOXELS,
+    few_labels: FewLabels | None = None,
 ) -> tuple[Float64[HostArray, " C"], Int64[HostArray, " C"]]:
     """What experts are judged by during training: IoU by class on calibration scenes.
 
@@ -359,6 +364,7 @@ def class_iou(
         views: Frames for a teacher.
         selection: Scene -> frames in order of preference.
         most: Voxels of a fragment.
+        few_labels: Which labels may be seen; None: all.
 
     Returns:
         [C] IoU, NaN for a class that neither truth nor prediction has; [C] points of each class.
@@ -373,5 +379,6 @@ def class_iou(
         views=views,
         selection=selection,
         most=most,
+        few_labels=few_labels,
     )
     return found.iou, found.confusion.sum(axis=1)

@@ -64,7 +64,8 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     first = optax.warmup_cosine_decay_schedule(
         peak / 10, peak, max(1, lengths[0] // 20), lengths[0], peak / 100
     )
-    rest = [optax.cosine_decay_schedule(peak, length, alpha=0.01) for length in lengths[1:]]
+    later = config.restart * peak
+    rest = [optax.cosine_decay_schedule(later, length, alpha=0.01) for length in lengths[1:]]
     return optax.join_schedules([first, *rest], list(ends[:-1]))
 
 

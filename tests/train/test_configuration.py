@@ -1,0 +1,199 @@
+"""Cards, configurations, schedules, logs: what a training is before its first step."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from haskd_jax.experiments.arms import ARMS, in_order
+from haskd_jax.experiments.config import Experiment, ScenesConfig
+from haskd_jax.train.card import ModelCard, ModelConfig, TeacherConfig, read_card, write_card
+from haskd_jax.train.config import OptimizerConfig, TrainConfig
+from haskd_jax.train.log import Log, read_log
+from haskd_jax.train.networks import make_network
+from haskd_jax.train.optimizer import cycle_ends, make_optimizer, make_schedule
+
+CARD = ModelCard("student", ModelConfig(), "rooms", ("wall", "floor"), 0.05)
+
+
+class TestCard:
+    def test_round_trip(self, tmp_path):
+        card = ModelCard(
+            "teacher",
+            ModelConfig(channels=(8, 8), blocks=(1, 1), dtype="bfloat16"),
+            "rooms",
+            ("wall",),
+            0.02,
+            TeacherConfig(image_channels=(4,)),
+        )
+        write_card(tmp_path, card)
+        assert read_card(tmp_path) == card
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("{", "not readable as JSON"),
+            ("[]", "not the card of a model"),
+            ('{"format": "haskd-model", "version": 9}', "version 9, this package reads 1"),
+            ('{"format": "haskd-model", "version": 1, "card": {"kind": "pupil"}}', "pupil"),
+        ],
+    )
+    def test_damage_is_named(self, tmp_path, text, message):
+        (tmp_path / "card.json").write_text(text)
+        with pytest.raises(ValueError, match=message) as error:
+            read_card(tmp_path)
+        assert str(tmp_path / "card.json") in str(error.value)
+
+    def test_no_folder_of_a_training(self, tmp_path):
+        with pytest.raises(ValueError, match=r"card.json: missing: is .* the folder of a training"):
+            read_card(tmp_path)
+
+    def test_a_student_has_no_teacher(self):
+        with pytest.raises(ValueError, match=r"teacher: .* for a student"):
+            ModelCard("student", ModelConfig(), "rooms", ("wall",), 0.05, TeacherConfig())
+
+    @pytest.mark.parametrize(
+        ("model", "message"),
+        [
+            (ModelConfig(family="pointnet"), "model.family: 'pointnet', expected minkunet, spvcnn"),
+            (ModelConfig(shape="huge"), "model.shape: 'huge', expected one of minkunet14a"),
+            (ModelConfig(family="no.such:Net"), "cannot be imported"),
+        ],
+    )
+    def test_unknown_networks(self, model, message):
+        with pytest.raises(ValueError, match=message):
+            make_network(ModelCard("student", model, "rooms", ("wall",), 0.05))
+
+    def test_every_family_has_the_shapes_it_draws(self):
+        small = {"channels": (8, 8), "blocks": (1, 1), "stem": 8, "stem_kernel": 3}
+        for family in ("minkunet", "spvcnn"):
+            card = ModelCard("student", ModelConfig(family, **small), "rooms", ("wall",), 0.05)
+            network = make_network(card)
+            drawn = network.init(3)
+            assert jax.tree.structure(drawn) == jax.tree.structure(network.shapes)
+            same = jax.tree.map(
+                lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), drawn, network.shapes
+            )
+            assert all(jax.tree.leaves(same))
+            assert network.levels == 1
+
+
+class TestSchedules:
+    @pytest.mark.parametrize("schedule", ["onecycle", "poly"])
+    def test_falls_to_nothing(self, schedule):
+        with jax.numpy_dtype_promotion("standard"):
+            rate = make_schedule(OptimizerConfig(schedule=schedule, learning_rate=0.5), 200)
+            values = np.array([rate(i) for i in range(0, 201, 10)])
+        assert values.max() == pytest.approx(0.5, rel=0.05)
+        assert values[-1] < 1e-3 and np.all(np.diff(values[2:]) < 0)
+
+    def test_cycles_restart_where_snapshots_are_taken(self):
+        config = OptimizerConfig(
+            schedule="cyclic", cycles=3, first_cycle=0.5, restart=0.4, learning_rate=1.0
+        )
+        ends = cycle_ends(config, 120)
+        assert ends == (60, 90, 120)
+        with jax.numpy_dtype_promotion("standard"):
+            rate = make_schedule(config, 120)
+            assert float(rate(59)) < 0.02 and float(rate(60)) == pytest.approx(0.4)
+            assert float(rate(89)) < 0.02 and float(rate(90)) == pytest.approx(0.4)
+
+    def test_only_matrices_decay(self):
+        config = OptimizerConfig(learning_rate=0.1, weight_decay=1.0, clip=0.0)
+        params = {"kernel": jnp.ones((2, 2)), "scale": jnp.ones(2)}
+        with jax.numpy_dtype_promotion("standard"):
+            optimizer = make_optimizer(config, 10)
+            state = optimizer.init(params)
+            zero = jax.tree.map(jnp.zeros_like, params)
+            updates, _ = optimizer.update(zero, state, params)
+        assert np.all(np.asarray(updates["kernel"]) < 0)
+        np.testing.assert_array_equal(updates["scale"], 0)
+
+    def test_accumulated_batches_are_one(self):
+        config = OptimizerConfig(name="sgd", learning_rate=0.1, clip=0.0, accumulate=2)
+        once = OptimizerConfig(name="sgd", learning_rate=0.1, clip=0.0)
+        params = {"w": jnp.ones((2, 2))}
+        gradients = [{"w": jnp.full((2, 2), value)} for value in (1.0, 3.0)]
+        with jax.numpy_dtype_promotion("standard"):
+            optimizer = make_optimizer(config, 20)
+            state = optimizer.init(params)
+            first, state = optimizer.update(gradients[0], state, params)
+            second, _ = optimizer.update(gradients[1], state, params)
+            single = make_optimizer(once, 10)
+            mean = {"w": jnp.full((2, 2), 2.0)}
+            expected, _ = single.update(mean, single.init(params), params)
+        np.testing.assert_array_equal(first["w"], 0)
+        np.testing.assert_allclose(second["w"], expected["w"], rtol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ({"learning_rate": 0.0}, "learning_rate: 0.0, expected a positive"),
+            ({"restart": -1.0}, "restart: -1.0"),
+            ({"cycles": 0}, "cycles: 0, expected 1 or more"),
+            ({"momentum": 1.0}, r"momentum: 1.0, expected a number in \[0, 1\)"),
+            ({"first_cycle": 1.5}, r"first_cycle: 1.5, expected a share"),
+        ],
+    )
+    def test_ranges(self, values, message):
+        with pytest.raises(ValueError, match=message):
+            OptimizerConfig(**values)
+
+    def test_ranges_of_a_training(self):
+        with pytest.raises(ValueError, match="steps: 0, expected 1 or more"):
+            TrainConfig(steps=0)
+
+
+class TestExperiment:
+    def test_arms_come_after_what_they_need(self):
+        assert in_order(["haskd"], offline=True) == ("teacher", "cyclic", "haskd")
+        assert in_order(["snapshots"]) == ("cyclic", "snapshots")
+        for name in ARMS:
+            assert in_order([name])[-1] == name
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ({"train": TrainConfig(steps=4)}, "train.optimizer.cycles: 5 of 4 steps in all"),
+            ({"arms": ()}, "arms: none"),
+            (
+                {"scenes": ScenesConfig(labelled=0.5, labelled_list=Path("few.txt"))},
+                "give one of them",
+            ),
+        ],
+    )
+    def test_contradictions(self, values, message, tmp_path):
+        with pytest.raises(ValueError, match=message):
+            Experiment(out=tmp_path, **values)
+
+
+class TestLog:
+    def test_goes_on_where_the_checkpoint_stands(self, tmp_path):
+        with Log(tmp_path, step=0) as log:
+            for step in range(1, 6):
+                log.write(step, loss=float(step), iou=np.array([0.5, np.nan]))
+        with Log(tmp_path, step=3) as log:
+            log.write(4, loss=40.0)
+        lines = read_log(tmp_path)
+        assert [line["step"] for line in lines] == [1, 2, 3, 4]
+        assert lines[0]["iou"] == [0.5, None] and lines[-1]["loss"] == 40.0
+
+    def test_a_half_written_line_is_left_out(self, tmp_path):
+        with Log(tmp_path, step=0) as log:
+            log.write(1, loss=1.0)
+        path = tmp_path / "metrics.jsonl"
+        path.write_text(path.read_text() + json.dumps({"step": 2})[:5])
+        assert [line["step"] for line in read_log(tmp_path)] == [1]
+
+    def test_damage_is_named_by_line(self, tmp_path):
+        (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n')
+        with pytest.raises(ValueError, match=r"metrics.jsonl, line 2: no JSON"):
+            read_log(tmp_path)
+
+    def test_other_processes_write_nothing(self, tmp_path):
+        with Log(tmp_path / "none", step=0, enabled=False) as log:
+            log.write(1, loss=1.0)
+        assert not (tmp_path / "none").exists()
