@@ -122,12 +122,15 @@ def find_scenes(
         The scenes.
 
     Raises:
-        ValueError: Too few labelled scenes.
+        ValueError: No scene to train on, or too few labelled ones.
         DataError: `root` is no prepared root, or lacks a split.
     """
     config = experiment.scenes
     described = read_dataset(root)
-    names = tuple(name for split in train for name in list_scenes(root, split))
+    there = {read_manifest(root / name)["split"] for name in list_scenes(root)}
+    if not there & set(train):
+        raise ValueError(f"{root}: no scene of {', '.join(train)}; there are {sorted(there)}")
+    names = tuple(name for split in train if split in there for name in list_scenes(root, split))
     tested = tuple(name for split in test for name in list_scenes(root, split))
     if config.labelled_list is not None:
         labelled = read_scene_list(config.labelled_list, names)
@@ -372,10 +375,10 @@ class Arms:
         seed: int,
     ) -> Loader:
         scenes, labelled = self.scenes, self.scenes.labelled
-        names, times = labelled, None
+        names, times, batch_size = labelled, None, config.batch_size
         if arm.teacher is not None and scenes.unlabelled:
-            # Half of what a batch holds has labels, however few there are.
-            names = (*labelled, *scenes.unlabelled)
+            # As many labelled scenes a batch as without the others, which come on top.
+            names, batch_size = (*labelled, *scenes.unlabelled), 2 * config.batch_size
             often = max(1, round(len(scenes.unlabelled) / len(labelled)))
             times = (often,) * len(labelled) + (1,) * len(scenes.unlabelled)
         sees = self._sees(arm) and bool(scenes.framed & set(names))
@@ -389,7 +392,7 @@ class Arms:
             scenes.root,
             names,
             recipe=recipe_of(self.experiment.scenes),
-            batch_size=config.batch_size,
+            batch_size=batch_size,
             seed=seed,
             levels=network.levels,
             few_labels=FewLabels(frozenset(labelled), self.experiment.scenes.labelled_points),

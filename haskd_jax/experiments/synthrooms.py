@@ -51,7 +51,7 @@ _SMALL_TRAINING = TrainConfig(
     save_every=100,
     log_every=10,
     buckets=1,
-    optimizer=OptimizerConfig(learning_rate=0.01, cycles=2, first_cycle=0.5, restart=0.5),
+    optimizer=OptimizerConfig(learning_rate=0.01, cycles=2, first_cycle=0.7, restart=0.5),
 )
 SMALL = SynthRoomsExperiment(
     rooms=SynthRooms(train=48, val=1, test=12),

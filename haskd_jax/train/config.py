@@ -125,7 +125,8 @@ class TrainConfig:
 
     Attributes:
         steps: Batches in all.
-        batch_size: Scenes of one device's batch.
+        batch_size: Scenes of one device's batch; an experiment adds as many unlabelled ones where
+            a teacher teaches on them.
         optimizer: The optimizer.
         loss: Weights of the losses against labels.
         image_augmentation: Whether a teacher's images change palette, contrast and side.

@@ -147,6 +147,7 @@ def fit(
                     learning_rate = float(rate((done - 1) // config.optimizer.accumulate))
                 numbers = {
                     "loss": values.pop("loss"),
+                    "left_out": values.pop("left_out"),
                     "learning_rate": learning_rate,
                     "seconds": now - begun,
                     "step_seconds": (now - since) / max(1, done - logged),

@@ -83,7 +83,8 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         >>> import jax.numpy as jnp
         >>> optimizer = make_optimizer(OptimizerConfig(name="sgd", learning_rate=0.1), 10)
         >>> params = {"w": jnp.ones((2, 2))}
-        >>> updates, _ = optimizer.update(params, optimizer.init(params), params)
+        >>> with jax.numpy_dtype_promotion("standard"):  # optax mixes Python floats and float32
+        ...     updates, _ = optimizer.update(params, optimizer.init(params), params)
         >>> updates["w"].shape
         (2, 2)
     """

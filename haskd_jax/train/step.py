@@ -84,8 +84,8 @@ def make_step(task: Task, optimizer: optax.GradientTransformation, mesh: Mesh) -
 
     Returns:
         `step(state, batch, guides, *, capacity)` to the next state, whose arrays replace those of
-        the first, and metrics: the loss, its terms, and the voxels that did not fit, which must
-        be 0.
+        the first, and metrics: the loss, its terms, the voxels that did not fit their grids, which
+        must be 0, and those that the loader left out, see `Batch.left_out`.
     """
     state_shape = jax.eval_shape(lambda: task.init(optimizer, mesh))
     shardings = task.shardings(mesh, state_shape)
@@ -158,4 +158,5 @@ def _gradients(task: Task, capacity: tuple[int, ...], state, batch: Batch, guide
 
     (total, (new, terms)), gradients = jax.value_and_grad(loss, has_aux=True)(params)
     lost = jax.lax.psum(inputs.maps.overflow, DATA).astype(jnp.float32)
-    return gradients, new, {"loss": total, **terms, "overflow": lost}
+    left_out = jax.lax.psum(batch.left_out, DATA).astype(jnp.float32)
+    return gradients, new, {"loss": total, **terms, "overflow": lost, "left_out": left_out}

@@ -105,7 +105,7 @@ def train_spread(rooms: Path, folder: Path, devices) -> None:
     """Four scenes a step, over the devices."""
     size = 4 // len(devices)
     task, guides = taught(batch_size=size)
-    loader = make_loader(rooms, batch_size=size, rows=256 * size)
+    loader = make_loader(rooms, batch_size=size, rows=512 * size)
     fit(task, loader, folder, mesh=make_mesh(devices), guides=guides)
 
 

@@ -42,7 +42,7 @@ def test_points_on_the_camera_plane_and_of_lost_cameras_lie_outside_of_every_ima
         lambda k, t: (k, t.at[0, 3].set(jnp.inf)),
         lambda k, t: (k, t.at[:3, :3].multiply(1.01)),
         lambda k, t: (k, t.at[:3, 0].multiply(-1.0)),
-        lambda k, t: (k, t.at[0, 1].add(0.01)),
+        lambda k, t: (k, t.at[0, 1].add(0.05)),
         lambda k, t: (k, t.at[3, 0].set(0.5)),
         lambda k, t: (k, t.at[3, 3].set(2.0)),
         lambda k, t: (k.at[0, 0].set(0.0), t),
