@@ -273,6 +273,10 @@ class Arms:
             "ihd": msgspec.to_builtins(self.experiment.ihd) if arm.teacher else None,
             "asd": msgspec.to_builtins(self.experiment.asd) if arm.asd else None,
             "snapshots": self.experiment.snapshots if arm.asd else None,
+            # A student of a teacher that was trained anew is another student.
+            "teacher": read_json(self.experiment.out / arm.teacher / "config.json")
+            if arm.teacher
+            else None,
         }
         resolved = json.loads(json.dumps(resolved))  # tuples become lists, as in the file
         if self._is_done(folder, resolved):
@@ -296,10 +300,11 @@ class Arms:
             snapshots = Snapshots(self.experiment.out / "cyclic" / "snapshots")
             found = snapshots.load(*network.shapes)
             guides = with_experts(guides, found, len(found), task.asd)
-        loader = self._loader(arm, network, teacher, config, folder, seed)
+        # Before the capacities, which are measured for this configuration.
         if jax.process_index() == 0:
             write_json(folder / "config.json", resolved)
             write_card(folder, card)
+        loader = self._loader(arm, network, teacher, config, folder, seed)
         with bar(
             self.console, folder.relative_to(self.experiment.out).as_posix(), config.steps
         ) as show:
