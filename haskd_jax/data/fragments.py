@@ -104,13 +104,14 @@ def fragments(
 def motions(tta: int) -> list[Float64[Array, "3 3"]]:
     """How the scene is moved for test-time augmentation.
 
-    13 is what is usual on ScanNet: four quarter turns about z at each of the scales 1, 0.95 and
-    1.05, and a mirror image; 10 what is usual on S3DIS: the scales 0.9, 0.95, 1, 1.05 and 1.1, each
-    as it is and mirrored (Pointcept: configs/scannet and configs/s3dis, `aug_transform`). There,
-    mirroring turns over x and y at once, which is a half turn; here it turns over x.
+    4 is the four quarter turns about z. 13 is what is usual on ScanNet: those at each of the
+    scales 1, 0.95 and 1.05, and a mirror image; 10 what is usual on S3DIS: the scales 0.9,
+    0.95, 1, 1.05 and 1.1, each as it is and mirrored (Pointcept: configs/scannet and
+    configs/s3dis, `aug_transform`). There, mirroring turns over x and y at once, which is a
+    half turn; here it turns over x.
 
     Args:
-        tta: 1 (as it is), 10 or 13.
+        tta: 1 (as it is), 4, 10 or 13.
 
     Returns:
         So many matrices [3, 3].
@@ -128,10 +129,14 @@ def motions(tta: int) -> list[Float64[Array, "3 3"]]:
     if tta == 10:
         scales = (0.9, 0.95, 1.0, 1.05, 1.1)
         return [size * side for side in (np.eye(3), mirror) for size in scales]
+    turns = [np.rint(rotation("z", quarter * np.pi / 2)) for quarter in range(4)]
+    if tta == 4:
+        return turns
     if tta == 13:
-        turns = [np.rint(rotation("z", quarter * np.pi / 2)) for quarter in range(4)]
         return [size * turn for size in (1.0, 0.95, 1.05) for turn in turns] + [mirror]
-    raise ValueError(f"tta: {tta}, expected 1 (none), 10 (as on S3DIS) or 13 (as on ScanNet)")
+    raise ValueError(
+        f"tta: {tta}, expected 1 (none), 4 (quarter turns), 10 (as on S3DIS) or 13 (as on ScanNet)"
+    )
 
 
 def _voxelised(sample: Sample, voxel_size: float) -> tuple[Sample, Int32[Array, " N"]]:

@@ -50,6 +50,9 @@ class Loader:
         times: How often each scene comes in an epoch of training; None: once.
         selection: Scene -> frames in order of preference, of which the first `views` are taken;
             None spreads them over the sequence, see `spread_views`.
+        soft: Folder of what a teacher said of each scene's points, `<scene>.npy`, [N, C] float16
+            log-probabilities in the order of the prepared points; `Batch.soft` gets it. None: of
+            nothing.
         process: The number of this process.
         processes: How many there are.
 
@@ -75,6 +78,7 @@ class Loader:
     views: int = 0
     times: tuple[int, ...] | None = None
     selection: Mapping[str, Sequence[int]] | None = None
+    soft: str | Path | None = None
     process: int = 0
     processes: int = 1
 
@@ -224,6 +228,7 @@ class Loader:
             scene=scene,
             views=self.batch_size * self.views,
             image_size=self.image_size,
+            soft=self._soft(samples, scene),
             left_out=left_out,
         )
 
@@ -275,6 +280,23 @@ class Loader:
             raise DataError(Path(self.root) / name, f"its manifest names it {scene.name!r}")
         return scene
 
+    def _soft(self, samples: Sequence[Sample], scene: Sequence[int]) -> dict[int, Array] | None:
+        """What the teacher said of the scenes, by part."""
+        if self.soft is None:
+            return None
+        found = {}
+        for part in sorted({int(part) for sample in samples for part in np.unique(sample.part)}):
+            name = self.scenes[scene[part]]
+            path = Path(self.soft) / f"{name}.npy"
+            try:
+                found[part] = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise DataError(path, f"{error}: let the teacher predict the scenes anew") from None
+            count = len(self._read(name).points)
+            if found[part].ndim != 2 or len(found[part]) != count:
+                raise DataError(path, f"shape {found[part].shape} for a scene of {count} points")
+        return found
+
     def _choose_views(self, scene: Scene, rng: np.random.Generator) -> Sequence[int]:
         if not self.views or not len(scene.frames):
             return ()
@@ -310,7 +332,7 @@ class Loader:
     def fingerprint(self) -> dict[str, str]:
         """What decides the batches: a short digest of each argument, by its name.
 
-        Where the root lies is left out, and so are the numbers of threads and workers.
+        Where the root and `soft` lie is left out, and so are the numbers of threads and workers.
 
         Returns:
             Plain strings.
@@ -318,6 +340,7 @@ class Loader:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "root"}
         values["recipe"] = self.recipe.describe()
         values["scenes"] = list(self.scenes)
+        values["soft"] = self.soft is not None
         # As lists: a configuration read from JSON has these where tuples were.
         values["capacities"] = [list(map(int, size)) for size in self.capacities or ()]
         few = self.few_labels

@@ -64,23 +64,33 @@ def move(sample: Sample, linear: Float[Array, "3 3"], shift: Float[Array, " 3"])
             "cameras cannot follow"
         )
 
-    def moved(points: Array) -> Array:
-        return _times(points, linear) + np.asarray(shift, np.float32)
-
-    points = moved(sample.points)
-    surface = points if sample.surface is sample.points else moved(sample.surface)
-    frames = _move_frames(
-        sample.frames, orthogonal, scale, np.asarray(shift), bool(determinant < 0)
-    )
-    normals = _times(sample.normals, orthogonal)
+    shift = np.asarray(shift, np.float64)
+    points = _moved(sample.points, linear, shift)
+    same = sample.surface is sample.points
+    surface = points if same else _moved(sample.surface, linear, shift)
+    frames = _move_frames(sample.frames, orthogonal, scale, shift, bool(determinant < 0))
+    normals = sample.normals
+    if not (orthogonal == np.eye(3)).all():
+        normals = _moved(normals, orthogonal, np.zeros(3))
     return replace(sample, points=points, surface=surface, normals=normals, frames=frames)
 
 
-def _times(rows: Array, matrix: Array) -> Array:
-    if (matrix == np.eye(3)).all():
-        return rows
-    # Not BLAS, whose threads would fight with the loader's, and with training, over the cores.
-    return np.einsum("ni,ji->nj", rows, matrix.astype(np.float32))
+def _moved(rows: Array, linear: Array, shift: Array) -> Array:
+    """linear @ row + shift of every row, in float32.
+
+    Column by column, as NumPy's loops along rows of three are short; without the products by zero,
+    of which there are many. Not by BLAS, whose threads would fight with the loader's, and with
+    training, over the cores.
+    """
+    columns = np.ascontiguousarray(rows.T)
+    result = np.empty(rows.shape, np.float32)
+    for i in range(3):
+        total = np.full(len(rows), shift[i], np.float32)
+        for factor, column in zip(linear[i].astype(np.float32), columns, strict=True):
+            if factor != 0:
+                total += factor * column
+        result[:, i] = total
+    return result
 
 
 def _move_frames(frames: Frames, orthogonal, scale, shift, mirrored: bool) -> Frames:

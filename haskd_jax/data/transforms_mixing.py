@@ -59,6 +59,7 @@ def mix3d(one: Sample, other: Sample, rng: np.random.Generator) -> Sample:
         frames=_join_frames(one, other),
         surface=rows("surface"),
         part=rows("part"),
+        row=rows("row"),
         frame_part=rows("frame_part"),
         voxels=rows("voxels"),
         voxel_size=one.voxel_size,

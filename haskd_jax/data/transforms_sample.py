@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32, Int, Int32, Num
 from haskd_jax.data.scene import Array, Frames, Scene
 
 AnySample = TypeVar("AnySample", bound="Sample")
-_ROWS = ("points", "colour", "normals", "label", "instance", "surface", "part", "voxels")
+_ROWS = ("points", "colour", "normals", "label", "instance", "surface", "part", "row", "voxels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,7 @@ class Sample(Scene):
         surface: [N, 3] float32, where the frames see the points.
         part: [N] int32, the scene that a point is of: a mixed sample holds two, and a frame shows
             only the points of its own.
+        row: [N] int32, the number of each point in its scene.
         frame_part: [F] int32, the scene that a frame is of.
         voxels: [N, 3] int32, the voxel of each point, no two alike, in lexicographic order; None
             before `grid_sample`.
@@ -33,6 +34,7 @@ class Sample(Scene):
 
     surface: Float32[Array, "N 3"]
     part: Int32[Array, " N"]
+    row: Int32[Array, " N"]
     frame_part: Int32[Array, " F"]
     voxels: Int32[Array, "N 3"] | None = None
     voxel_size: float | None = None
@@ -82,6 +84,7 @@ def sample_of(scene: Scene, *, frames: Sequence[int] | None = None, part: int = 
         manifest=scene.manifest,
         surface=points,
         part=np.full(len(points), part, np.int32),
+        row=np.arange(len(points), dtype=np.int32),
         frame_part=np.full(len(chosen), part, np.int32),
     )
 

@@ -107,7 +107,7 @@ def measure(config: Bench):
     voxels = int(np.asarray(batch.mask).sum())
     yield f"{voxels:,} voxels of {config.rooms} rooms, {config.views} images each"
 
-    weights = jax.jit(student.init, static_argnums=0)(0)
+    weights = jax.jit(student.init)(0)
     bank = models.empty_bank(
         *weights, capacity=config.experts, num_classes=len(student.card.classes)
     )
@@ -115,7 +115,7 @@ def measure(config: Bench):
         iou = jnp.roll(jnp.linspace(0.2, 0.8, len(student.card.classes)), 5 * number)
         bank = models.add_expert(bank, weights[0], weights[1], iou)
     guides = Guides(
-        teacher=jax.jit(teacher.init, static_argnums=0)(0),
+        teacher=jax.jit(teacher.init)(0),
         bank=bank,
         adeptness=models.bank_adeptness(bank),
     )

@@ -94,6 +94,9 @@ class Experiment:
         snapshots: Of the same run, or of the finished cyclic student.
         ensemble: Members of the ensemble of students trained apart.
         seed: Of parameters, order and augmentation of every arm.
+        seeds: Runs of every arm, with the seeds `seed`, `seed + 1` and so on; more than one is a
+            sweep: each run goes to <out>/seed_<n>, and tables over them are written.
+        processes: Runs of a sweep side by side, each on its share of the cores.
         tta: Test-time augmentation in evaluation, see docs/evaluation.md.
         pictures: Test scenes that the report shows.
         overwrite: Redo what was done with another configuration, rather than refuse.
@@ -117,6 +120,8 @@ class Experiment:
     snapshots: Literal["online", "offline"] = "online"
     ensemble: int = 3
     seed: int = 0
+    seeds: int = 1
+    processes: int = 1
     tta: int = 1
     pictures: int = 3
     overwrite: bool = False
@@ -140,6 +145,20 @@ class Experiment:
             raise ValueError("scenes.labelled and scenes.labelled_list: give one of them")
         if self.views.num_views < 1:
             raise ValueError(f"views.num_views: {self.views.num_views}, expected 1 or more")
+        if self.seeds < 1:
+            raise ValueError(f"seeds: {self.seeds}, expected 1 or more")
+        if self.processes < 1:
+            raise ValueError(f"processes: {self.processes}, expected 1 or more")
+        if self.processes > 1 and self.seeds == 1:
+            raise ValueError(
+                f"processes: {self.processes} side by side, but there is one run: give seeds too, "
+                "or leave processes out"
+            )
+        if self.seeds > 1 and self.cluster.enabled:
+            raise ValueError(
+                f"cluster.enabled: a sweep over {self.seeds} seeds runs on one machine: leave it "
+                "out, or start one seed at a time with seeds left out"
+            )
 
 
 # A network small enough for tests.

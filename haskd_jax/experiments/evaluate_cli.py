@@ -33,7 +33,8 @@ def evaluate(
         folder: Of a training (it holds card.json) or of a run (it holds run.json).
         data: The prepared root; the run's own by default.
         split: Which of its scenes.
-        tta: Test-time augmentation: 1 for none, 13 as on ScanNet, 10 as on S3DIS.
+        tta: Test-time augmentation: 1 for none, 4 for quarter turns, 13 as on ScanNet, 10 as on
+            S3DIS.
         snapshots: Evaluate the mean of the training's snapshots instead of its last weights.
         selection: Which frames a teacher sees; the run's selection.json by default.
         views: How many of them; as many as were selected by default.

@@ -27,8 +27,9 @@ def run(
     name: str,
     train: Sequence[str],
     test: Sequence[str],
+    recorded: Mapping[str, Any] | None = None,
 ) -> int:
-    """Runs the stages of an experiment.
+    """Runs the stages of an experiment, or a sweep of them over its seeds.
 
     Args:
         experiment: The experiment.
@@ -36,12 +37,19 @@ def run(
         name: Of the experiment.
         train: The splits to train on.
         test: The splits to evaluate on.
+        recorded: Configuration that run.json is to name besides the experiment's own.
 
     Returns:
-        The exit code: 0; 1 after a training that diverged; 2 for what a user can mend; 143 after
-        SIGTERM.
+        The exit code: 0; 1 after a training that diverged, or where a seed of a sweep failed; 2 for
+        what a user can mend; 143 after SIGTERM; 130 after Ctrl-C in a sweep.
     """
-    return guarded(name, lambda: _run(experiment, source, name, train, test))
+    if experiment.seeds > 1:
+        from haskd_jax.experiments.sweep import run_sweep
+
+        return guarded(
+            name, lambda: run_sweep(experiment, source, name=name, train=train, test=test)
+        )
+    return guarded(name, lambda: _run(experiment, source, name, train, test, recorded or {}))
 
 
 def _run(
@@ -50,6 +58,7 @@ def _run(
     name: str,
     train: Sequence[str],
     test: Sequence[str],
+    recorded: Mapping[str, Any],
 ) -> int:
     import jax
     import msgspec
@@ -99,7 +108,7 @@ def _run(
                 "calibration": scenes.calibration,
                 "test": scenes.test,
             },
-            "config": _plain(msgspec.to_builtins(experiment, enc_hook=str)),
+            "config": _plain({**recorded, **msgspec.to_builtins(experiment, enc_hook=str)}),
         }
         write_json(experiment.out / "run.json", record)
     try:

@@ -19,9 +19,10 @@ from typing import Any
 import jax
 import msgspec
 import numpy as np
+from jax.experimental import multihost_utils
 from rich.console import Console
 
-from haskd_jax.data import list_scenes, read_dataset
+from haskd_jax.data import list_scenes, load_scene, read_dataset
 from haskd_jax.data.few_labels import FewLabels, limited_reconstructions, read_scene_list
 from haskd_jax.data.loader import Loader
 from haskd_jax.data.prepare import Result, Source, prepare
@@ -33,12 +34,12 @@ from haskd_jax.experiments.recipes import recipe_of
 from haskd_jax.train.card import ModelCard, write_card, write_json
 from haskd_jax.train.checkpoints import Snapshots, load_weights
 from haskd_jax.train.config import TrainConfig
-from haskd_jax.train.evaluation import class_iou, evaluate
+from haskd_jax.train.evaluation import class_iou, evaluate, predict_scene
 from haskd_jax.train.loop import fit, with_experts
 from haskd_jax.train.mesh import DATA, make_mesh
 from haskd_jax.train.networks import Network, make_network
 from haskd_jax.train.objectives import Guides
-from haskd_jax.train.records import write_predictions
+from haskd_jax.train.records import write_predictions, write_soft
 from haskd_jax.train.selection import Method, read_selection, select, write_selection
 from haskd_jax.train.step import Task
 
@@ -178,8 +179,9 @@ def run_select(
         "voxel_size": experiment.views.voxel_size,
         "rho": experiment.views.rho,
         "tolerance": experiment.teacher.tolerance,
-        "seed": experiment.seed,
     }
+    if method == "random":  # the others depend on no seed: the runs of a sweep share them
+        given["seed"] = experiment.seed
     if path.exists():
         found = read_selection(path)
         same = all(found["options"].get(name) == value for name, value in given.items())
@@ -282,13 +284,15 @@ class Arms:
         if self._is_done(folder, resolved):
             return
         network = make_network(card, axis_name=DATA)
-        teacher, guides = self._teacher(arm)
+        offline = self.experiment.ihd.teaching == "offline"
+        teacher, guides = (None, Guides()) if offline else self._teacher(arm)
+        taught = self.experiment.ihd.weight if arm.teacher is not None else 0.0
         task = Task(
             network,
             config,
             seed=seed,
             teacher=teacher,
-            ihd=replace(self.experiment.ihd, weight=self.experiment.ihd.weight if teacher else 0.0),
+            ihd=replace(self.experiment.ihd, weight=taught),
             asd=replace(
                 self.experiment.asd,
                 weight=self.experiment.asd.weight if arm.asd else 0.0,
@@ -304,7 +308,8 @@ class Arms:
         if jax.process_index() == 0:
             write_json(folder / "config.json", resolved)
             write_card(folder, card)
-        loader = self._loader(arm, network, teacher, config, folder, seed)
+        soft = self._soft(arm.teacher) if arm.teacher is not None and offline else None
+        loader = self._loader(arm, network, soft, config, folder, seed)
         with bar(
             self.console, folder.relative_to(self.experiment.out).as_posix(), config.steps
         ) as show:
@@ -374,7 +379,7 @@ class Arms:
         self,
         arm: Arm,
         network: Network,
-        teacher: Network | None,
+        soft: Path | None,
         config: TrainConfig,
         folder: Path,
         seed: int,
@@ -386,8 +391,8 @@ class Arms:
             names, batch_size = (*labelled, *scenes.unlabelled), 2 * config.batch_size
             often = max(1, round(len(scenes.unlabelled) / len(labelled)))
             times = (often,) * len(labelled) + (1,) * len(scenes.unlabelled)
-        sees = self._sees(arm) and bool(scenes.framed & set(names))
-        if self._sees(arm) and not sees:
+        sees = self._sees(arm) and bool(scenes.framed & set(names)) and soft is None
+        if self._sees(arm) and not scenes.framed & set(names):
             self.console.print(
                 "[yellow]warning[/yellow] no scene has frames: the teacher is one of points alone, "
                 "and what images tell is lost"
@@ -403,6 +408,7 @@ class Arms:
             few_labels=FewLabels(frozenset(labelled), self.experiment.scenes.labelled_points),
             views=self.experiment.views.num_views if sees else 0,
             selection=self.selections[views] if sees and views is not None else None,
+            soft=soft,
             times=times,
             processes=self.mesh.size,
         )
@@ -411,10 +417,35 @@ class Arms:
         if path.exists():
             found = tuple(tuple(size) for size in read_json(path))
             return replace(loader, capacities=found)
-        loader = loader.measured(batches=16, buckets=config.buckets)
+        # On the order of one seed: runs of other seeds then compile the same shapes.
+        measured = replace(loader, seed=0).measured(batches=16, buckets=config.buckets)
+        loader = replace(loader, capacities=measured.capacities)
         if jax.process_index() == 0:
             write_json(path, loader.capacities)
         return loader
+
+    def _soft(self, name: ArmName) -> Path:
+        """The folder of what a teacher says of every training scene; made where it is missing."""
+        arm, tta = ARMS[name], self.experiment.ihd.tta
+        folder = self.experiment.out / name / f"soft_tta{tta}"
+        names = (*self.scenes.labelled, *self.scenes.unlabelled)
+        missing = [scene for scene in names if not (folder / f"{scene}.npy").exists()]
+        own = missing[jax.process_index() :: jax.process_count()]
+        network = make_network(self._card(arm))
+        weights = load_weights(self.experiment.out / name, *network.shapes)
+        views = self._views(arm)
+        selection = views.pop("selection", {})
+        with bar(self.console, f"{name} predicts", len(own)) as show:
+            for done, scene in enumerate(own, 1):
+                found = predict_scene(
+                    network, *weights, load_scene(self.scenes.root / scene),
+                    tta=tta, chosen_frames=selection.get(scene), **views,
+                )  # fmt: skip
+                write_soft(folder, scene, found)
+                show(done, {})
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(folder.name)
+        return folder
 
     def _views(self, arm: Arm) -> dict[str, Any]:
         """What evaluation is to know of the frames."""

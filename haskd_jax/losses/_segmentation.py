@@ -1,7 +1,5 @@
 """Losses against labels."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +14,7 @@ from haskd_jax.losses._arguments import (
     to_mask,
     zero_rows,
 )
-from haskd_jax.losses._sort import argsort_descending, take, then_by
+from haskd_jax.losses._jaccard import by_scene, jaccard_weights
 
 
 def cross_entropy(
@@ -72,7 +70,8 @@ def cross_entropy(
     check_not_negative("class_weights", class_weights)
     if known(label_smoothing) and not 0 <= np.asarray(label_smoothing) < 1:
         raise ValueError(f"label_smoothing is {label_smoothing}, expected a number in [0, 1)")
-    valid, target = _targets(labels, logits.shape, where)
+    counted = _counted(labels, logits.shape, where)
+    valid, target = counted >= 0, jax.nn.one_hot(counted, num_classes, dtype=bool)
 
     log_p = jax.nn.log_softmax(zero_rows(logits, valid))
     weighted = -jnp.broadcast_to(class_weights, log_p.shape) * log_p
@@ -129,16 +128,14 @@ def lovasz_softmax(
     """
     (logits,) = to_float(logits)
     scene, count = _to_scenes(scene, num_scenes, logits.shape[:1])
-    valid, target = _targets(labels, logits.shape, where)
-    probabilities = jax.nn.softmax(zero_rows(logits, valid)).T
-    target, valid = target.T, jnp.broadcast_to(valid, target.T.shape)  # [C, V] from here on
+    counted = _counted(labels, logits.shape, where)
+    probabilities = jax.nn.softmax(zero_rows(logits, counted >= 0)).T  # [C, V] from here on
+    target = jax.nn.one_hot(counted, logits.shape[1], axis=0, dtype=bool)
 
     errors = jnp.where(target, 1 - probabilities, probabilities)
-    weights = _jaccard_weights(
-        jax.lax.stop_gradient(errors), target, valid, scene, num_scenes=count
-    )
-    per_class = _by_scene(errors * weights, scene, count)
-    present = _by_scene(target.astype(jnp.int32), scene, count) > 0
+    weights = jaccard_weights(jax.lax.stop_gradient(errors), counted, scene, num_scenes=count)
+    per_class = by_scene(errors * weights, scene, count)
+    present = by_scene(target.astype(jnp.int32), scene, count) > 0
     classes = jnp.maximum(jnp.sum(present, axis=0, dtype=errors.dtype), 1)
     values = jnp.sum(jnp.where(present, per_class, jnp.zeros_like(per_class)), axis=0) / classes
     return values[0] if num_scenes is None else values
@@ -162,61 +159,9 @@ def _to_scenes(
     return jnp.clip(jnp.asarray(scene).astype(jnp.int32), 0, num_scenes - 1), num_scenes
 
 
-def _by_scene(values: Array, scene: Int32[Array, " V"], count: int) -> Array:
-    """[C, count], sums over the voxels of each scene; each scene's in the order of its voxels."""
-
-    def of(number: Array) -> Array:
-        return jnp.sum(
-            jnp.where((scene == number)[None], values, jnp.zeros_like(values)),
-            axis=1,
-            dtype=values.dtype,
-        )
-
-    return jax.vmap(of, out_axes=1)(jnp.arange(count, dtype=jnp.int32))
-
-
-def _targets(
+def _counted(
     labels: ArrayLike, shape: tuple[int, ...], where: ArrayLike | None
-) -> tuple[Bool[Array, "*V"], Bool[Array, "*V C"]]:
-    """Which voxels count, and their labels one-hot; a row without a label that counts is False."""
+) -> Int32[Array, "*V"]:
+    """Labels of the voxels that count, -1 elsewhere."""
     labels, in_range = to_labels(labels, shape[:-1], shape[-1])
-    valid = to_mask(where, labels.shape) & in_range & (labels >= 0)
-    return valid, jax.nn.one_hot(labels, shape[-1], dtype=bool) & valid[..., None]
-
-
-# One compilation rather than twenty where lovasz_softmax runs op by op.
-@partial(jax.jit, static_argnames="num_scenes")
-def _jaccard_weights(
-    errors: Float[Array, "C V"],
-    target: Bool[Array, "C V"],
-    valid: Bool[Array, "C V"],
-    scene: Int32[Array, " V"],
-    *,
-    num_scenes: int,
-) -> Float[Array, "C V"]:
-    """Slope of the Lovasz extension of the Jaccard loss, per voxel; 0 where not valid.
-
-    Voxels join the set of mistakes in the order of their errors, and the slope is what each adds to
-    1 - I/U. That is 1/U for a voxel of the class (I shrinks by one) and I/(U(U-1)) for another (U
-    grows by one): closed forms, since differences of neighbouring losses would cancel in f32.
-    """
-    order = argsort_descending(jnp.abs(errors))  # abs: a softmax may round to just above 1
-    if num_scenes > 1:
-        order = then_by(scene, order, num_scenes)
-    inside, outside = take(target, order), take(valid & ~target, order)
-    at = jnp.sort(scene)  # scene of each place in the order, whatever the class
-    inside_of = _by_scene(target.astype(jnp.int32), scene, num_scenes)
-    outside_of = _by_scene((valid & ~target).astype(jnp.int32), scene, num_scenes)
-
-    def joined(counted: Array, of: Array) -> Array:
-        """How many of the scene joined so far: all so far, less those of the scenes before."""
-        before = jnp.cumsum(of, axis=1, dtype=jnp.int32) - of
-        return jnp.cumsum(counted, axis=-1, dtype=jnp.int32) - before[:, at]
-
-    size = inside_of[:, at]
-    intersection = (size - joined(inside, inside_of)).astype(errors.dtype)
-    union = (size + joined(outside, outside_of)).astype(errors.dtype)
-    joins = 1 / jnp.maximum(union, 1)
-    slope = jnp.where(inside, joins, intersection * joins / jnp.maximum(union - 1, 1))
-    back = jax.vmap(lambda o, s: jnp.zeros_like(s).at[o].set(s, unique_indices=True))
-    return jnp.where(valid, back(order, slope), jnp.zeros_like(errors))
+    return jnp.where(to_mask(where, labels.shape) & in_range, labels, -1)

@@ -128,12 +128,15 @@ def all_experts(
       [[[2.0]], [[0.0]]]
     """
     result = jax.eval_shape(forward, *jax.tree.map(lambda leaf: leaf[0], (bank.params, bank.state)))
+    nothing = jnp.zeros(result.shape, result.dtype)
+    # Within `shard_map` every device has logits of its own, and both branches must say so.
+    if result.manual_axis_type is not None and result.manual_axis_type.varying:
+        axes = tuple(sorted(result.manual_axis_type.varying))
+        nothing = jax.lax.pcast(nothing, axes, to="varying")
 
     def one(slot):
         params, state, filled = slot
-        return jax.lax.cond(
-            filled, forward, lambda *_: jnp.zeros(result.shape, result.dtype), params, state
-        )
+        return jax.lax.cond(filled, forward, lambda *_: nothing, params, state)
 
     return jax.lax.map(one, (bank.params, bank.state, bank.filled))
 

@@ -8,17 +8,19 @@ from haskd_jax.report.results import (
     class_section,
     confusion_section,
     result_section,
-    seeds_section,
     setting_section,
 )
 from haskd_jax.report.run_folder import Run, read_run
 from haskd_jax.report.scenes import frames_section, scenes_section
+from haskd_jax.report.seeds import seeds_section
 from haskd_jax.report.statistics import paired_differences, read_results
 from haskd_jax.report.training import adeptness_section, curves_section
 from haskd_jax.report.verdict import headline
 
 
-def write_report(run_folder: str | Path, out: str | Path | None = None) -> Path:
+def write_report(
+    run_folder: str | Path, out: str | Path | None = None, *, sweep: str | Path | None = None
+) -> Path:
     """Writes the report of a run.
 
     What the run has not reached yet, or did not do, is said in a sentence where it would stand.
@@ -26,6 +28,8 @@ def write_report(run_folder: str | Path, out: str | Path | None = None) -> Path:
     Args:
         run_folder: What an experiment wrote.
         out: The file; `report.html` in the run folder by default.
+        sweep: The folder whose `results.csv` holds the sweep over seeds that the run is part of;
+            the run folder by default. Without such a file there is no section on seeds.
 
     Returns:
         The file that was written.
@@ -42,7 +46,7 @@ def write_report(run_folder: str | Path, out: str | Path | None = None) -> Path:
     """
     run = read_run(run_folder)
     path = Path(out) if out is not None else run.folder / "report.html"
-    text = render(run)
+    text = render(run, run.folder if sweep is None else Path(sweep))
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".partial-{path.name}-{os.getpid()}")
     try:
@@ -53,16 +57,17 @@ def write_report(run_folder: str | Path, out: str | Path | None = None) -> Path:
     return path
 
 
-def render(run: Run) -> str:
+def render(run: Run, sweep: Path) -> str:
     """The report as HTML.
 
     Args:
         run: What `read_run` returned.
+        sweep: The folder of the sweep's table, if there is one.
 
     Returns:
         The document.
     """
-    table = run.folder / "results.csv"
+    table = sweep / "results.csv"
     results = read_results(table) if table.exists() else ()
     differences = paired_differences(results)
     experiment = str(run.info.get("experiment") or run.folder.name)

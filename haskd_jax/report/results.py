@@ -1,6 +1,6 @@
-"""Sections on how the arms scored: the table, the seeds, the classes, the confusions."""
+"""Sections on how the arms scored: the table, the classes, the confusions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -8,8 +8,7 @@ import numpy as np
 
 from haskd_jax.report.charts import Bars, bar_chart, heat_table
 from haskd_jax.report.page import absent, arm_colour, duration, section, swatches, table
-from haskd_jax.report.run_folder import TITLES, Arm, Evaluation, Run
-from haskd_jax.report.statistics import PairedDifference, Result, paired_differences, summaries
+from haskd_jax.report.run_folder import Arm, Evaluation, Run
 from haskd_jax.report.verdict import REFERENCE, STUDENT, findings, points, signed
 
 # What must be the same for two scores to be compared.
@@ -107,66 +106,6 @@ def _value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return str(value)
-
-
-def seeds_section(run: Run, results: Sequence[Result]) -> str:
-    """A sweep: mean and spread of every arm, and paired differences with their intervals."""
-    differences = {(d.setting, d.arm): d for d in paired_differences(results)}
-    blocks = []
-    for setting in dict.fromkeys(r.setting for r in results):
-        rows = []
-        for summary in summaries(results):
-            if summary.setting != setting:
-                continue
-            d = differences.get((setting, summary.arm))
-            spread = "" if summary.sd is None else f" &plusmn; {points(summary.sd)}"
-            rows.append(
-                f'<tr><th scope="row">{escape(TITLES.get(summary.arm, summary.arm))}</th>'
-                f"<td>{summary.seeds}</td><td><b>{points(summary.mean)}</b>{spread}</td>{_cells(d)}"
-                "</tr>"
-            )
-        heads = ("Arm", "Seeds", "mIoU, mean &pm; sd", "Minus plain", "95 % interval", "")
-        title = f"<h3>Setting: {escape(setting)}</h3>" if setting else ""
-        blocks.append(title + table("results seeds", heads, "".join(rows)))
-        blocks.append(_by_class(results, setting))
-    note = (
-        '<p class="small">Differences are paired by seed; the interval is Student&rsquo;s t for '
-        "their mean. Read several arms together: of twenty intervals one misses by chance.</p>"
-    )
-    return section("Over seeds", "".join(blocks) + note)
-
-
-def _cells(d: PairedDifference | None) -> str:
-    if d is None:
-        return "<td></td><td></td><td></td>"
-    if d.low is None or d.high is None:
-        return f"<td>{signed(d.mean)}</td><td></td><td>one pair only</td>"
-    verdict = "holds zero"
-    if d.excludes_zero:
-        verdict = "above zero" if d.mean > 0 else "below zero"
-    trend = {"holds zero": "flat", "above zero": "up", "below zero": "down"}[verdict]
-    return (
-        f"<td>{signed(d.mean)}</td><td>{signed(d.low)} to {signed(d.high)}</td>"
-        f'<td class="{trend}">{verdict}</td>'
-    )
-
-
-def _by_class(results: Sequence[Result], setting: str) -> str:
-    """HAS-KD minus plain, class by class, behind a fold."""
-    names = [n for n in dict.fromkeys(n for r in results for n in r.values)]
-    rows = []
-    for name in names:
-        if name in ("miou", "accuracy"):
-            continue
-        for d in paired_differences(results, metric=name):
-            if d.setting == setting and d.arm == STUDENT:
-                rows.append(
-                    f'<tr><th scope="row">{escape(name)}</th><td>{d.seeds}</td>{_cells(d)}</tr>'
-                )
-    if not rows:
-        return ""
-    inner = table("results seeds", ("Class", "Seeds", "IoU", "95 % interval", ""), "".join(rows))
-    return f"<details><summary>HAS-KD minus plain, class by class</summary>{inner}</details>"
 
 
 def class_section(run: Run) -> str:

@@ -12,7 +12,9 @@ from scipy import stats
 from haskd_jax.data.errors import DataError
 
 Array = np.ndarray
-_KEYS = ("setting", "arm", "seed")
+KEYS = ("setting", "arm", "seed")
+SCORES = ("miou", "accuracy")
+COSTS = ("parameters", "seconds_per_scene", "training_seconds")
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Result:
         setting: Which labels, which world.
         arm: What was trained.
         seed: Pairs the arms.
-        values: Numbers by column, `miou`, `accuracy` and the classes; those that are empty are
-            left out.
+        values: Numbers by column, `miou`, `accuracy`, what the arm costs, and the classes; those
+            that are empty are left out.
     """
 
     setting: str
@@ -79,6 +81,20 @@ class PairedDifference:
         """Whether the whole interval is on one side of zero."""
         return self.low is not None and self.high is not None and self.low * self.high > 0
 
+    @property
+    def verdict(self) -> str:
+        """What it says, in a word or two.
+
+        Example:
+            >>> PairedDifference("full", "haskd", 8, 0.02, 0.01, 0.012, 0.028).verdict
+            'better'
+        """
+        if self.low is None:
+            return "one pair only"
+        if not self.excludes_zero:
+            return "not told apart"
+        return "better" if self.mean > 0 else "worse"
+
 
 def read_results(path: str | Path) -> tuple[Result, ...]:
     """Reads a sweep's table.
@@ -99,7 +115,7 @@ def read_results(path: str | Path) -> tuple[Result, ...]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
-            missing = [key for key in (*_KEYS, "miou") if key not in (reader.fieldnames or ())]
+            missing = [key for key in (*KEYS, "miou") if key not in (reader.fieldnames or ())]
             if missing:
                 raise DataError(path, f"lacks the columns {missing}: run the sweep again")
             for row in reader:
@@ -122,12 +138,30 @@ def _result(row: dict[str, str]) -> Result:
         raise ValueError("not as many cells as columns")
     values = {}
     for name, cell in row.items():
-        if name in _KEYS or not cell.strip():
+        if name in KEYS or not cell.strip():
             continue
         values[name] = float(cell)
         if not np.isfinite(values[name]):
             raise ValueError(f"{name}: {cell}")
     return Result(row["setting"], row["arm"], int(row["seed"]), values)
+
+
+def class_columns(results: Sequence[Result]) -> tuple[str, ...]:
+    """The classes that the rows have a column for, in the order of the table.
+
+    Args:
+        results: Rows of a sweep, as `read_results` returns them.
+
+    Returns:
+        Names of classes.
+
+    Example:
+        >>> row = Result("full", "plain", 0, {"miou": 0.5, "parameters": 9.0, "sofa": 0.5})
+        >>> class_columns([row])
+        ('sofa',)
+    """
+    names = dict.fromkeys(name for result in results for name in result.values)
+    return tuple(name for name in names if name not in (*SCORES, *COSTS))
 
 
 def summaries(results: Sequence[Result], metric: str = "miou") -> tuple[Summary, ...]:

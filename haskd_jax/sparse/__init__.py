@@ -6,7 +6,7 @@ to static shapes, and works under `jit`, `vmap`, `grad` and `shard_map`. Functio
 results.
 """
 
-from haskd_jax.sparse._native import native_available
+from haskd_jax.native_kernels import native_available
 from haskd_jax.sparse.conv import conv
 from haskd_jax.sparse.graph import voxel_graph
 from haskd_jax.sparse.grid import VoxelGrid, downsample, grid_from_coords, lookup, voxelize

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int32, UInt32
 
-from haskd_jax.sparse import _native
-from haskd_jax.sparse._implementation import run
+from haskd_jax import native_kernels
+from haskd_jax.implementation import run
 
 
 def table_size(entries: int) -> int:
@@ -34,7 +34,7 @@ def build(
 
     def native(coords, mask):
         result = jax.ShapeDtypeStruct((table_size(coords.shape[0]),), jnp.int32)
-        return _native.call("haskd_build_table", result, coords, mask)
+        return native_kernels.call("haskd_build_table", result, coords, mask)
 
     return run(implementation, native=native, xla=xla, args=(coords, mask))
 
@@ -72,7 +72,7 @@ def find(
 
     def native(coords, table, queries):
         result = jax.ShapeDtypeStruct(queries.shape[:1], jnp.int32)
-        return _native.call("haskd_lookup", result, coords, table, queries)
+        return native_kernels.call("haskd_lookup", result, coords, table, queries)
 
     return run(implementation, native=native, xla=xla, args=(coords, table, queries))
 

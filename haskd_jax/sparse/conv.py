@@ -14,11 +14,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from haskd_jax.sparse import _native
+from haskd_jax import native_kernels
+from haskd_jax.implementation import run, varying
 from haskd_jax.sparse import _validate as validate
 from haskd_jax.sparse._gather import gather
-from haskd_jax.sparse._implementation import run
-from haskd_jax.sparse._shard import varying
 from haskd_jax.sparse._validate import AnyArray
 from haskd_jax.sparse.kernel_map import KernelMap
 
@@ -135,7 +134,7 @@ def _where_met(rows, values):
 
 def _conv_xla(features, weights, neighbours):
     """One gather and matrix product an offset, added where the sums stand: no scatter."""
-    dtype = _native.sum_dtype(features.dtype)
+    dtype = native_kernels.sum_dtype(features.dtype)
 
     def term(weight, rows):
         product = jnp.matmul(gather(features, rows), weight, preferred_element_type=dtype)
@@ -156,7 +155,7 @@ def _weight_gradient_xla(features, cotangent, neighbours):
 
 
 def _products_by_offset(features, cotangent, neighbours):
-    dtype = _native.sum_dtype(features.dtype)
+    dtype = native_kernels.sum_dtype(features.dtype)
 
     def product(rows):
         gathered, gradient = gather(features, rows), _where_met(rows, cotangent)
@@ -167,7 +166,7 @@ def _products_by_offset(features, cotangent, neighbours):
 
 def _products_by_rows(features, cotangent, neighbours, rows_at_once=128):
     """A few rows at a time: XLA:CPU shares longer sums out among as many threads as it has."""
-    dtype = _native.sum_dtype(features.dtype)
+    dtype = native_kernels.sum_dtype(features.dtype)
     offsets, outputs = neighbours.shape
     padding = -outputs % rows_at_once
     neighbours = jnp.pad(neighbours, ((0, 0), (0, padding)), constant_values=-1)
@@ -188,9 +187,11 @@ def _products_by_rows(features, cotangent, neighbours, rows_at_once=128):
 
 def _conv_native(features, weights, neighbours):
     shape = (neighbours.shape[1], weights.shape[2])
-    return _native.call_float("haskd_conv", shape, (features, weights), neighbours)
+    return native_kernels.call_float("haskd_conv", shape, (features, weights), neighbours)
 
 
 def _weight_gradient_native(features, cotangent, neighbours):
     shape = (neighbours.shape[0], features.shape[1], cotangent.shape[1])
-    return _native.call_float("haskd_conv_weight_grad", shape, (features, cotangent), neighbours)
+    return native_kernels.call_float(
+        "haskd_conv_weight_grad", shape, (features, cotangent), neighbours
+    )

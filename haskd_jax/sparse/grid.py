@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32, Integer
 
-from haskd_jax.sparse import _hash_table, _native
+from haskd_jax import native_kernels
+from haskd_jax.implementation import run
+from haskd_jax.sparse import _hash_table
 from haskd_jax.sparse import _validate as validate
-from haskd_jax.sparse._implementation import run
 from haskd_jax.sparse._pytree import pytree, static
 from haskd_jax.sparse._validate import AnyArray
 
@@ -271,7 +272,7 @@ def _build(coords, mask, inside, voxel_size, capacity, stride, implementation):
             jax.ShapeDtypeStruct((), jnp.int32),
             jax.ShapeDtypeStruct(usable.shape, jnp.int32),
         )
-        return tuple(_native.call("haskd_voxelize", shapes, coords, usable))
+        return tuple(native_kernels.call("haskd_voxelize", shapes, coords, usable))
 
     def xla(coords, usable):
         return _distinct_xla(coords, usable, capacity)

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
+from haskd_jax.native_kernels import sum_dtype
 from haskd_jax.sparse import _validate as validate
-from haskd_jax.sparse._native import sum_dtype
 from haskd_jax.sparse._validate import AnyArray
 from haskd_jax.sparse.grid import MAX_COORDINATE, VoxelGrid, in_voxels, lookup
 from haskd_jax.sparse.segment import gather_rows

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int32
 
-from haskd_jax.sparse import _hash_table, _native
+from haskd_jax import native_kernels
+from haskd_jax.implementation import run
+from haskd_jax.sparse import _hash_table
 from haskd_jax.sparse import _validate as validate
-from haskd_jax.sparse._implementation import run
 from haskd_jax.sparse._pytree import pytree, static
 from haskd_jax.sparse.grid import PADDING, VoxelGrid, downsample
 
@@ -139,7 +140,7 @@ def _neighbours(grid_in, grid_out, offsets, implementation):
     def native(in_coords, in_mask, in_table, out_coords, out_mask):
         del in_table  # rows are in order: merging them needs no table
         result = jax.ShapeDtypeStruct((len(offsets), out_coords.shape[0]), jnp.int32)
-        return _native.call(
+        return native_kernels.call(
             "haskd_neighbours", result, in_coords, in_mask, out_coords, out_mask,
             offsets=offsets.reshape(-1),
         )  # fmt: skip

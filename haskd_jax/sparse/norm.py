@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from haskd_jax.sparse import _native
+from haskd_jax import native_kernels
+from haskd_jax.implementation import run, varying
 from haskd_jax.sparse import _validate as validate
-from haskd_jax.sparse._implementation import run
-from haskd_jax.sparse._shard import varying
 from haskd_jax.sparse._validate import AnyArray
 
 _ROWS_AT_ONCE = 128  # XLA:CPU splits longer sums among however many threads it has
@@ -136,7 +135,7 @@ def _rows(x, mask, residual):
 
 def _by_channel(x, **arrays):
     """What belongs to channels, in the dtype that sums are formed in."""
-    wide = _native.sum_dtype(x.dtype)
+    wide = native_kernels.sum_dtype(x.dtype)
     return [
         validate.array(name, value, shape=(x.shape[1],), kinds="f").astype(wide)
         for name, value in arrays.items()
@@ -218,7 +217,7 @@ def _operation(native, portable):
 def _moments_xla(options, x, mask):
     """Count, mean, and sum of squares around it."""
     valid = mask[:, None]
-    wide = x.astype(_native.sum_dtype(x.dtype))
+    wide = x.astype(native_kernels.sum_dtype(x.dtype))
     count = jnp.sum(mask, dtype=wide.dtype)
     mean = _column_sums(jnp.where(valid, wide, 0)) / jnp.maximum(count, 1)
     return count, mean, _column_sums(jnp.square(jnp.where(valid, wide - mean[None], 0)))
@@ -301,10 +300,12 @@ _gradient = _operation(_gradient_native, _gradient_xla)
 
 def _call(name, shapes, first, *others, **attributes):
     """Calls a kernel of several results that exists for float32 and float64."""
-    wide = _native.sum_dtype(first.dtype)
+    wide = native_kernels.sum_dtype(first.dtype)
     arrays = (a if a.dtype == bool else a.astype(wide) for a in (first, *others))
     results = tuple(jax.ShapeDtypeStruct(shape, wide) for shape in shapes)
-    return tuple(_native.call(f"{name}_{_native.suffix(wide)}", results, *arrays, **attributes))
+    return tuple(
+        native_kernels.call(f"{name}_{native_kernels.suffix(wide)}", results, *arrays, **attributes)
+    )
 
 
 def _or_no_rows(rows, like):

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from haskd_jax.implementation import varying
+from haskd_jax.native_kernels import sum_dtype
 from haskd_jax.sparse import _validate as validate
 from haskd_jax.sparse._gather import gather
-from haskd_jax.sparse._native import sum_dtype
-from haskd_jax.sparse._shard import varying
 from haskd_jax.sparse._validate import AnyArray
 from haskd_jax.sparse.grid import VoxelGrid
 from haskd_jax.sparse.kernel_map import KernelMap

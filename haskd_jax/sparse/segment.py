@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
-from haskd_jax.sparse import _native
+from haskd_jax import native_kernels
+from haskd_jax.implementation import run, varying
 from haskd_jax.sparse import _validate as validate
 from haskd_jax.sparse._gather import gather
-from haskd_jax.sparse._implementation import run
-from haskd_jax.sparse._shard import varying
 from haskd_jax.sparse._validate import AnyArray
 
 
@@ -106,7 +105,7 @@ def voxel_mean(
     features = validate.array("features", features, shape=(None, None), kinds="f")
     ids = validate.array("point_to_voxel", point_to_voxel, shape=(features.shape[0],), kinds="iu")
     validate.size("capacity", capacity)
-    wide = features.astype(_native.sum_dtype(features.dtype))
+    wide = features.astype(native_kernels.sum_dtype(features.dtype))
     total = segment_sum(wide, ids, capacity, implementation=implementation)
     ones = jnp.ones((wide.shape[0], 1), wide.dtype)
     count = segment_sum(ones, ids, capacity, implementation=implementation)
@@ -116,13 +115,13 @@ def voxel_mean(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _segment_sum(features, ids, num_segments, implementation):
     def xla(features, ids):
-        wide = features.astype(_native.sum_dtype(features.dtype))
+        wide = features.astype(native_kernels.sum_dtype(features.dtype))
         ids = jnp.where(ids < 0, num_segments, ids)  # past the end: dropped
         return jax.ops.segment_sum(wide, ids, num_segments).astype(features.dtype)
 
     def native(features, ids):
         shape = (num_segments, features.shape[1])
-        return _native.call_float("haskd_segment_sum", shape, (features,), ids)
+        return native_kernels.call_float("haskd_segment_sum", shape, (features,), ids)
 
     return run(implementation, native=native, xla=xla, args=(features, ids))
 
@@ -136,7 +135,7 @@ def _gather_rows(features, rows, implementation):
 
     def native(features, rows):
         shape = (rows.shape[0], features.shape[1])
-        return _native.call_float("haskd_gather_rows", shape, (features,), rows)
+        return native_kernels.call_float("haskd_gather_rows", shape, (features,), rows)
 
     return run(implementation, native=native, xla=xla, args=(features, rows))
 

@@ -82,6 +82,10 @@ class IHDConfig:
         relations: Of the relations of neighbouring voxels; 0 leaves the term out.
         temperature: Of the divergence.
         information: Which voxels weigh more, see `losses.information_weights`.
+        teaching: "online", the teacher sees the student's augmented voxels in every step, at the
+            cost of a forward pass; "offline", it predicts every training scene once, as it lies,
+            and what it said of a point goes with the point through augmentation: logits alone.
+        tta: Offline, the test-time augmentation that its predictions are the mean of.
     """
 
     weight: float = 1.0
@@ -90,6 +94,18 @@ class IHDConfig:
     relations: float = 0.0
     temperature: float = 2.0
     information: Literal["none", "confidence", "seen"] = "none"
+    teaching: Literal["online", "offline"] = "online"
+    tta: Literal[1, 4, 10, 13] = 4
+
+    def __post_init__(self) -> None:
+        """Checks that what teaches is there."""
+        if self.teaching == "online":
+            return
+        if self.features or self.relations or self.information == "seen":
+            raise ValueError(
+                "teaching: offline leaves logits alone; features, relations and "
+                'information="seen" need it online'
+            )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from haskd_jax import models
 from haskd_jax.train.card import ModelCard, ModelConfig, TeacherConfig
@@ -39,7 +39,7 @@ class Network:
         levels: Coarser grids that it needs.
         num_features: F, width of its penultimate features.
         apply: See `models.functional`.
-        init: From a seed to parameters and running statistics. Jittable, the seed static.
+        init: From a seed to parameters and running statistics. Jittable.
     """
 
     card: ModelCard
@@ -116,7 +116,7 @@ def make_network(card: ModelCard, *, axis_name: str | tuple[str, ...] | None = N
     """
     made: dict[str, Any] = {}
 
-    def init(seed: int) -> tuple[PyTree, PyTree]:
+    def init(seed: int | Int[Array, ""]) -> tuple[PyTree, PyTree]:
         rngs = nnx.Rngs(params=jax.random.key(seed))
         module, made["levels"] = _student(card, axis_name, rngs)
         made["num_features"] = module.num_features

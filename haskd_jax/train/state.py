@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import PyTree
+from jaxtyping import ArrayLike, Int, PyTree
 
 
 @struct.dataclass
@@ -15,13 +15,16 @@ class TrainState:
 
     Attributes:
         step: Steps done, [] int32.
+        seed: Of what steps draw, [] int32; an array, so that runs of all seeds share one program.
         params: Of the network, under "network"; of what is dropped after training, beside it.
         state: Running statistics of the network.
         opt_state: Of the optimizer.
         ema: Moving average of the network's parameters; None without.
     """
 
-    step: Any  # not Int32[Array, ""]: jax.eval_shape and shardings put other things in its place
+    # Not Int32[Array, ""]: jax.eval_shape and shardings put other things in its place.
+    step: Any
+    seed: Any
     params: dict[str, PyTree]
     state: PyTree
     opt_state: Any
@@ -33,6 +36,7 @@ def init_state(
     state: PyTree,
     optimizer: optax.GradientTransformation,
     *,
+    seed: int | Int[ArrayLike, ""],
     ema: bool,
 ) -> TrainState:
     """The state before the first step.
@@ -41,6 +45,7 @@ def init_state(
         params: As `TrainState.params`.
         state: As `TrainState.state`.
         optimizer: The optimizer.
+        seed: As `TrainState.seed`.
         ema: Whether a moving average is kept.
 
     Returns:
@@ -48,7 +53,14 @@ def init_state(
     """
     params, state = jax.tree.map(jnp.array, (params, state))
     average = jax.tree.map(jnp.array, params["network"]) if ema else None
-    return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), average)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        seed=jnp.asarray(seed, jnp.int32),
+        params=params,
+        state=state,
+        opt_state=optimizer.init(params),
+        ema=average,
+    )
 
 
 def deployed(state: TrainState) -> tuple[PyTree, PyTree]:

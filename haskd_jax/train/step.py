@@ -1,11 +1,12 @@
 """One training step: per device within `shard_map`, under `jax.jit` with shardings and donation."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, PyTree
@@ -13,9 +14,9 @@ from jaxtyping import Array, Float, PyTree
 from haskd_jax.data.loader_batch import Batch
 from haskd_jax.train.config import ASDConfig, IHDConfig, TrainConfig
 from haskd_jax.train.image_augmentation import augment_images
-from haskd_jax.train.inputs import make_inputs
+from haskd_jax.train.inputs import Inputs, make_inputs
 from haskd_jax.train.mesh import DATA, replicated, spread
-from haskd_jax.train.networks import Network
+from haskd_jax.train.networks import Network, Output
 from haskd_jax.train.objectives import Guides, Labels, adept, heterogeneous, supervised
 from haskd_jax.train.state import TrainState, init_state
 
@@ -52,20 +53,23 @@ class Task:
     def init(self, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
         """The state before the first step, where it belongs on the mesh."""
 
-        def make() -> TrainState:
-            network, running = self.network.init(self.seed)
+        def make(seed) -> TrainState:
+            network, running = self.network.init(seed)
             params = {"network": network}
             if self.teacher is not None and self.ihd.weight and self.ihd.features:
                 shape = self.network.num_features, self.teacher.num_features
-                key = jax.random.key(self.seed)
+                key = jax.random.key(seed)
                 params["projection"] = jax.random.normal(key, shape, jnp.float32) / jnp.sqrt(
                     jnp.float32(shape[0])
                 )
             ema = self.config.optimizer.ema > 0
             with jax.numpy_dtype_promotion("standard"):
-                return init_state(params, running, optimizer, ema=ema)
+                return init_state(params, running, optimizer, seed=seed, ema=ema)
 
-        return jax.jit(make, out_shardings=self.shardings(mesh, jax.eval_shape(make)))()
+        # The seed is an argument, so that runs of all seeds share one compilation.
+        seed = np.int32(self.seed)
+        shardings = self.shardings(mesh, jax.eval_shape(make, seed))
+        return jax.jit(make, out_shardings=shardings)(seed)
 
     def shardings(self, mesh: Mesh, state: TrainState) -> PyTree:
         """Where each array of a state belongs."""
@@ -99,7 +103,7 @@ def make_step(task: Task, optimizer: optax.GradientTransformation, mesh: Mesh) -
             mesh=mesh,
             in_specs=(PartitionSpec(), PartitionSpec(DATA), PartitionSpec()),
             out_specs=PartitionSpec(),
-        )((state.step, state.params, state.state), batch, guides)
+        )((state.seed, state.step, state.params, state.state), batch, guides)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes Python floats and float32
             updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
@@ -113,16 +117,19 @@ def make_step(task: Task, optimizer: optax.GradientTransformation, mesh: Mesh) -
             ema = jax.tree.map(
                 lambda mean, new: decay * mean + (1 - decay) * new, ema, params["network"]
             )
-        return TrainState(state.step + 1, params, running, opt_state, ema), metrics
+        state = replace(
+            state, step=state.step + 1, params=params, state=running, opt_state=opt_state, ema=ema
+        )
+        return state, metrics
 
     return step
 
 
 def _gradients(task: Task, capacity: tuple[int, ...], state, batch: Batch, guides: Guides):
     """On each device: gradients and statistics of all devices' batches together."""
-    count, params, running = state
+    seed, count, params, running = state
     batch = jax.tree.map(lambda leaf: leaf[0], batch)
-    key = jax.random.fold_in(jax.random.key(task.seed), count)
+    key = jax.random.fold_in(jax.random.key(seed), count)
     own_key, expert_key = jax.random.split(key)
     own_key = jax.random.fold_in(own_key, jax.lax.axis_index(DATA))
     inputs = make_inputs(batch, capacity, tolerance=task.tolerance)
@@ -143,8 +150,8 @@ def _gradients(task: Task, capacity: tuple[int, ...], state, batch: Batch, guide
             params["network"], running, own, train=True, key=drop_key
         )
         total, terms = supervised(output, own, labels, task.config.loss, DATA)
-        if guides.teacher is not None and task.teacher is not None and task.ihd.weight:
-            taught, _ = task.teacher.forward(*guides.teacher, inputs, train=False)
+        taught = _teaching(task, guides, inputs, batch)
+        if taught is not None and task.ihd.weight:
             more, added = heterogeneous(
                 output, taught, inputs, params.get("projection"), task.ihd, DATA
             )
@@ -160,3 +167,13 @@ def _gradients(task: Task, capacity: tuple[int, ...], state, batch: Batch, guide
     lost = jax.lax.psum(inputs.maps.overflow, DATA).astype(jnp.float32)
     left_out = jax.lax.psum(batch.left_out, DATA).astype(jnp.float32)
     return gradients, new, {"loss": total, **terms, "overflow": lost, "left_out": left_out}
+
+
+def _teaching(task: Task, guides: Guides, inputs: Inputs, batch: Batch) -> Output | None:
+    """What the teacher says of the batch: now, or of its points when it saw them before."""
+    if guides.teacher is not None and task.teacher is not None:
+        return task.teacher.forward(*guides.teacher, inputs, train=False)[0]
+    if batch.soft.shape[-1]:
+        logits = jnp.asarray(batch.soft).astype(jnp.float32)
+        return Output(features=logits[:, :0], logits=logits)
+    return None

@@ -76,6 +76,16 @@ def lovasz_extension(target, errors):
     )
 
 
+def jaccard_slopes(target, errors):
+    """What each voxel adds to the loss where they join the mistakes, largest error first."""
+    mistakes, slopes, before = np.zeros(len(errors), bool), np.zeros(len(errors)), 0.0
+    for i in np.argsort(-np.asarray(errors, np.float64), kind="stable"):
+        mistakes[i] = True
+        after = jaccard_loss(target, mistakes)
+        slopes[i], before = after - before, after
+    return slopes
+
+
 def lovasz_softmax(logits, labels):
     """Over voxels that all count and have labels."""
     values = []

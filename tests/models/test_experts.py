@@ -48,6 +48,22 @@ def test_all_equals_a_loop():
     assert not logits[2].any()
 
 
+def test_all_within_shard_map():
+    bank, *_ = bank_of_two()
+    mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
+    rows = jnp.arange(NUM_CLASSES * 4, dtype=jnp.float32).reshape(4, NUM_CLASSES)
+
+    def sharded(bank, rows):
+        return models.all_experts(bank, lambda *_: 2 * rows)
+
+    spec = jax.sharding.PartitionSpec
+    mapped = jax.shard_map(
+        sharded, mesh=mesh, in_specs=(spec(), spec("data")), out_specs=spec(None, "data")
+    )
+    logits = jax.jit(mapped)(bank, rows)
+    np.testing.assert_array_equal(logits, np.stack([2 * rows, 2 * rows, 0 * rows]))
+
+
 def test_adeptness_of_the_filled_slots():
     bank, *_ = bank_of_two()
     omega = models.bank_adeptness(bank, student_iou=jnp.array([0.5, 0.9, 0.1]))

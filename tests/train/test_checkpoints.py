@@ -523,7 +523,7 @@ def test_weights_of_a_training_that_has_not_ended(tmp_path, averaged):
     from haskd_jax.train.state import deployed, init_state
 
     params = {"network": {0: {"w": jnp.full(3, 7.0)}}, "head": jnp.ones(4)}
-    state = init_state(params, {"mean": jnp.full(2, 3.0)}, optax.sgd(0.1), ema=averaged)
+    state = init_state(params, {"mean": jnp.full(2, 3.0)}, optax.sgd(0.1), seed=0, ema=averaged)
     if averaged:
         state = state.replace(ema={0: {"w": jnp.full(3, 9.0)}})
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:

@@ -18,6 +18,7 @@ _TARGETS = (
     "haskd_build_table",
     "haskd_lookup",
     "haskd_neighbours",
+    "haskd_jaccard_weights",
 )  # fmt: skip
 _INSTRUCTION_SETS = ("generic", "avx2", "avx512")
 

@@ -1,11 +1,10 @@
-"""Which implementation of an operation runs: one rule for every operation of the engine."""
+"""Which implementation of an operation runs: one rule for every operation that has several."""
 
 from collections.abc import Callable
 
 import jax
 
-from haskd_jax.sparse._native import native_available
-from haskd_jax.sparse._shard import varying
+from haskd_jax.native_kernels import native_available
 
 
 def run(implementation: str | None, *, native: Callable, xla: Callable, args: tuple):
@@ -28,3 +27,20 @@ def run(implementation: str | None, *, native: Callable, xla: Callable, args: tu
              "pallas": "there is no Pallas kernel for this operation yet"}  # fmt: skip
     reason = known.get(implementation, 'the implementations are "xla" and "native"')
     raise ValueError(f"implementation={implementation!r}: {reason}; None picks the best there is")
+
+
+def varying(arrays):
+    """The pytree, every array marked as varying over each mesh axis that any of them varies over.
+
+    Within `shard_map`, features differ from device to device while weights do not; a kernel takes
+    both, and wants their types alike. The marking's transpose sums gradients over the devices, so
+    it stands outside of custom gradients. Elsewhere it does nothing.
+    """
+    leaves = jax.tree.leaves(arrays)
+    axes = frozenset().union(*(jax.typeof(leaf).manual_axis_type.varying for leaf in leaves))
+
+    def mark(array):
+        missing = axes - jax.typeof(array).manual_axis_type.varying
+        return jax.lax.pcast(array, tuple(sorted(missing)), to="varying") if missing else array
+
+    return jax.tree.map(mark, arrays) if axes else arrays

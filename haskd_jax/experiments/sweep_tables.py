@@ -1,0 +1,218 @@
+"""The tables of a sweep: results.csv, summary.csv, differences.csv. See docs/sweeps.md."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int64
+
+from haskd_jax.experiments.config import ScenesConfig
+from haskd_jax.report.comparisons import RARE, compare, rare_classes, with_rare_classes
+from haskd_jax.report.run_folder import Arm, read_run
+from haskd_jax.report.statistics import COSTS, KEYS, SCORES, PairedDifference, Result, summaries
+from haskd_jax.train.log import read_log
+from haskd_jax.train.records import write_whole
+
+
+class SeedResults(NamedTuple):
+    """What one run of a sweep reached.
+
+    Attributes:
+        results: A row an arm that was evaluated.
+        classes: C names.
+        points: [C] how many points of each class were evaluated, summed over the arms.
+    """
+
+    results: tuple[Result, ...]
+    classes: tuple[str, ...]
+    points: Int64[np.ndarray, " C"]
+
+
+def setting_in_words(scenes: ScenesConfig) -> str:
+    """Which labels the training sees.
+
+    Args:
+        scenes: The scenes of the experiment.
+
+    Returns:
+        The words.
+
+    Example:
+        >>> setting_in_words(ScenesConfig())
+        'all labels'
+        >>> setting_in_words(ScenesConfig(labelled=0.2))
+        '20 % of the scenes labelled'
+        >>> setting_in_words(ScenesConfig(labelled_points=50))
+        '50 points a scene labelled'
+    """
+    parts = []
+    if scenes.labelled_list is not None:
+        parts.append(f"scenes of {scenes.labelled_list.name} labelled")
+    elif scenes.labelled != 1.0:
+        parts.append(f"{100 * scenes.labelled:g} % of the scenes labelled")
+    if scenes.labelled_points is not None:
+        parts.append(f"{scenes.labelled_points} points a scene labelled")
+    return ", ".join(parts) or "all labels"
+
+
+def training_seconds(log: Iterable[Mapping[str, Any]]) -> float | None:
+    """How long a training took, over all the sessions it was done in.
+
+    The clock of the log starts anew with each session. What a session did after its last checkpoint
+    is done again and does not count.
+
+    Args:
+        log: Lines of metrics.jsonl.
+
+    Returns:
+        Seconds; None if no line has them.
+
+    Example:
+        >>> lines = [{"step": 10, "seconds": 5.0, "step_seconds": 0.5},
+        ...          {"step": 20, "seconds": 9.0, "step_seconds": 0.4},
+        ...          {"step": 30, "seconds": 20.0, "step_seconds": 2.0}]  # resumed after step 20
+        >>> training_seconds(lines)
+        29.0
+    """
+    finished = last = 0.0
+    step, found = 0, False
+    for line in log:
+        if "seconds" not in line:
+            continue
+        # In the first line of a session all the time since its start went into the steps since the
+        # line before: a checkpoint follows a line of its step. Later ones have `last` on top.
+        before = line["seconds"] - line["step_seconds"] * (line["step"] - step)
+        if before < last / 2:
+            finished += last
+        last, step, found = line["seconds"], line["step"], True
+    return finished + last if found else None
+
+
+def read_seed(run: str | Path, *, setting: str, seed: int) -> SeedResults:
+    """Reads what a run reached.
+
+    Args:
+        run: Its folder.
+        setting: In words, as the table is to name it.
+        seed: Its seed.
+
+    Returns:
+        The rows of its arms.
+
+    Raises:
+        DataError: A file is damaged; names it.
+    """
+    found = read_run(run)
+    rows = []
+    classes = found.classes
+    points = np.zeros(len(classes), np.int64)
+    for arm in found.evaluated:
+        scored = arm.evaluation
+        assert scored is not None
+        count = scored.confusion.sum(axis=1)
+        points += count
+        values = {"miou": scored.miou, "accuracy": scored.accuracy}
+        costs = (scored.parameters, scored.seconds_per_scene, _own_training(found.folder, arm))
+        for name, cost in zip(COSTS, costs, strict=True):
+            if cost is not None:
+                values[name] = float(cost)
+        # A class that only predictions have did not occur: it does not count in the mean either.
+        values |= {
+            name: iou
+            for name, iou, points_of_class in zip(classes, scored.iou, count, strict=True)
+            if points_of_class and iou is not None
+        }
+        rows.append(Result(setting, arm.name, seed, values))
+    return SeedResults(tuple(rows), classes, points)
+
+
+def _own_training(run: Path, arm: Arm) -> float | None:
+    """Of the arm, or of the trainings that an ensemble is made of."""
+    folders = [arm.folder]
+    if arm.name == "snapshots":
+        folders = [run / "cyclic"]
+    elif arm.name == "ensemble":
+        folders = [run / "plain", *(path.parent for path in arm.folder.glob("*/metrics.jsonl"))]
+    logs = [read_log(folder) for folder in folders if (folder / "metrics.jsonl").exists()]
+    seconds = [training_seconds(log) for log in logs]
+    known = [value for value in seconds if value is not None]
+    return sum(known) if known and len(known) == len(folders) else None
+
+
+def write_tables(out: str | Path, seeds: Sequence[SeedResults]) -> None:
+    """Writes results.csv, summary.csv and differences.csv, each whole or not at all.
+
+    Args:
+        out: Where to.
+        seeds: What the runs of a sweep reached.
+
+    Raises:
+        ValueError: Nothing was evaluated, or runs have other classes than the first.
+    """
+    if not any(seed.results for seed in seeds):
+        raise ValueError("seeds: no arm of any seed was evaluated")
+    classes = seeds[0].classes
+    if any(seed.classes != classes for seed in seeds):
+        raise ValueError("seeds: their classes differ: evaluate all of them on the same scenes")
+    rare = rare_classes(np.sum([seed.points for seed in seeds], axis=0), classes)
+    results = with_rare_classes([row for seed in seeds for row in seed.results], rare)
+    # Arms together, in their order within a run.
+    order = {name: i for i, name in enumerate(dict.fromkeys(row.arm for row in results))}
+    results = tuple(sorted(results, key=lambda row: (order[row.arm], row.seed)))
+    out = Path(out)
+    _write_csv(
+        out / "results.csv",
+        [*KEYS, *SCORES, *COSTS, *classes],
+        (
+            [r.setting, r.arm, r.seed, *(r.values.get(n) for n in (*SCORES, *COSTS, *classes))]
+            for r in results
+        ),
+    )
+    heads, rows = _summary(results, classes)
+    _write_csv(out / "summary.csv", heads, rows)
+    heads, rows = _differences(results, classes)
+    _write_csv(out / "differences.csv", heads, rows)
+
+
+def _summary(results: Sequence[Result], classes: Sequence[str]) -> tuple[list[str], list[Any]]:
+    over = {
+        name: {(s.setting, s.arm): s for s in summaries(results, name)}
+        for name in (*SCORES, RARE, *COSTS, *classes)
+    }
+    rows = []
+    for key, miou in over["miou"].items():
+        accuracy = over["accuracy"][key]
+        means = [over[name].get(key) for name in (RARE, *COSTS, *classes)]
+        rows.append(
+            [*key, miou.seeds, miou.mean, miou.sd, accuracy.mean, accuracy.sd]
+            + [None if s is None else s.mean for s in means]
+        )
+    heads = ["setting", "arm", "seeds", "miou", "miou_sd", "accuracy", "accuracy_sd"]
+    return [*heads, RARE, *COSTS, *classes], rows
+
+
+def _differences(results: Sequence[Result], classes: Sequence[str]) -> tuple[list[str], list[Any]]:
+    rows = [
+        [d.setting, c.arm, c.reference, c.tests, metric, d.seeds, *_numbers(d)]
+        for metric in ("miou", RARE, *classes)
+        for c, d in compare(results, metric)
+    ]
+    heads = ["setting", "arm", "reference", "tests", "metric", "seeds"]
+    return [*heads, "mean", "sd", "low", "high", "excludes_zero"], rows
+
+
+def _numbers(d: PairedDifference) -> tuple[Any, ...]:
+    excludes = None if d.low is None else "yes" if d.excludes_zero else "no"
+    return d.mean, d.sd, d.low, d.high, excludes
+
+
+def _write_csv(path: Path, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    def write(beside: Path) -> None:
+        with beside.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(heads)
+            writer.writerows(rows)  # None becomes an empty cell
+
+    write_whole(path, write)
