@@ -21,7 +21,7 @@ from haskd_jax.data.scannet import ScanNet
 from haskd_jax.data.scannet_labels import find_label_map, split_scenes
 from haskd_jax.data.scene import Scene, pose_fault
 from haskd_jax.data.sens import read_header, records
-from haskd_jax.data.writer import PARTIAL
+from haskd_jax.files import PARTIAL
 
 _SCAN = re.compile(r"scene\d{4}_\d{2}")
 _FRAMES = 60  # read of a sequence on trial

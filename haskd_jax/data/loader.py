@@ -47,7 +47,8 @@ class Loader:
         levels: Coarser grids whose voxels are counted: the network's downsamplings.
         few_labels: Which labels may be seen.
         views: Frames of each scene.
-        times: How often each scene comes in an epoch of training; None: once.
+        groups: ((20, 2), (84, 1)): the first 20 scenes, in an order of their own, fill the first
+            two places of every batch of training, the other 84 the third. None: all fill all.
         selection: Scene -> frames in order of preference, of which the first `views` are taken;
             None spreads them over the sequence, see `spread_views`.
         soft: Folder of what a teacher said of each scene's points, `<scene>.npy`, [N, C] float16
@@ -76,7 +77,7 @@ class Loader:
     levels: int = 4
     few_labels: FewLabels = field(default_factory=FewLabels)
     views: int = 0
-    times: tuple[int, ...] | None = None
+    groups: tuple[tuple[int, int], ...] | None = None
     selection: Mapping[str, Sequence[int]] | None = None
     soft: str | Path | None = None
     process: int = 0
@@ -101,13 +102,17 @@ class Loader:
         if len(set(self.scenes)) < len(self.scenes):
             twice = next(name for name in self.scenes if self.scenes.count(name) > 1)
             raise ValueError(f"scenes: {twice} is there twice")
-        if self.times is not None and (
-            not self.train or len(self.times) != len(self.scenes) or min(self.times) < 1
-        ):
-            raise ValueError(
-                f"times: {self.times} for {len(self.scenes)} scenes, expected 1 or more for each, "
-                "in training"
-            )
+        if self.groups is not None:
+            scenes, places = (sum(numbers) for numbers in zip(*self.groups, strict=True))
+            if (
+                not self.train
+                or (scenes, places) != (len(self.scenes), self.batch_size)
+                or min(min(group) for group in self.groups) < 1
+            ):
+                raise ValueError(
+                    f"groups: {self.groups} are {scenes} scenes in {places} places, expected "
+                    f"{len(self.scenes)} in {self.batch_size}, 1 or more each, in training"
+                )
         if self.train and self.recipe.mix > 0 and self.batch_size % 2:
             raise ValueError(
                 f"batch_size: {self.batch_size} with mixing, expected an even number "
@@ -153,13 +158,12 @@ class Loader:
         return BatchIterator(self, threads=threads, buffer=buffer, workers=workers)
 
     def __len__(self) -> int:
-        """Batches of one epoch, a partial one counted as one."""
-        return -(-len(self._epoch) // (self.batch_size * self.processes))
+        """Batches of one epoch, of the longest group; a partial one counted as one."""
+        return max(-(-count // (places * self.processes)) for count, places in self._groups)
 
-    @cached_property
-    def _epoch(self) -> Int[Array, " E"]:
-        """The numbers of the scenes that make an epoch."""
-        return np.repeat(np.arange(len(self.scenes)), 1 if self.times is None else self.times)
+    @property
+    def _groups(self) -> tuple[tuple[int, int], ...]:
+        return self.groups or ((len(self.scenes), self.batch_size),)
 
     def measure_rows(self, batches: int | None = 64) -> Int[Array, "T L"]:
         """Counts the voxels of batches, as they are before padding.
@@ -248,7 +252,7 @@ class Loader:
             (step * self.batch_size + i) * self.processes + self.process
             for i in range(self.batch_size)
         ]
-        scene = [self._scene_at(place) for place in places]
+        scene = self._scenes_at(step)
         samples = [
             self._sample(number, place, part)
             for part, (number, place) in enumerate(zip(scene, places, strict=True))
@@ -259,18 +263,29 @@ class Loader:
             samples = [mix3d(samples[i], samples[i + 1], rng) for i in range(0, len(samples), 2)]
         return samples, scene
 
-    def _scene_at(self, place: int) -> int:
-        count = len(self._epoch)
-        if not self.train:
-            return place if place < count else -1
-        epoch, within = divmod(place, count)
-        rng = np.random.default_rng([self.seed, _ORDER, epoch])
-        return int(self._epoch[rng.permutation(count)[within]])
+    def _scenes_at(self, step: int) -> list[int]:
+        """Numbers of the scenes, group by group; each group goes round on its own."""
+        found: list[int] = []
+        first = 0
+        for group, (count, places) in enumerate(self._groups):
+            for i in range(places):
+                turn = (step * places + i) * self.processes + self.process
+                if not self.train:
+                    found.append(turn if turn < count else -1)
+                    continue
+                epoch, within = divmod(turn, count)
+                rng = np.random.default_rng([self.seed, _ORDER, epoch, group])
+                found.append(first + int(rng.permutation(count)[within]))
+            first += count
+        return found
 
     def _sample(self, number: int, place: int, part: int) -> Sample:
         rng = np.random.default_rng([self.seed, _SCENE, place])
         name = self.scenes[number]
         scene = self.few_labels.of(self._read(name))
+        if self.soft is not None and len(said := self._said(name)) != len(scene.points):
+            what = f"shape {said.shape} for a scene of {len(scene.points)} points"
+            raise DataError(Path(self.soft) / f"{name}.npy", what)
         chosen = self._choose_views(scene, rng)
         return augment(sample_of(scene, frames=chosen, part=part), self.recipe, rng)
 
@@ -284,18 +299,16 @@ class Loader:
         """What the teacher said of the scenes, by part."""
         if self.soft is None:
             return None
-        found = {}
-        for part in sorted({int(part) for sample in samples for part in np.unique(sample.part)}):
-            name = self.scenes[scene[part]]
-            path = Path(self.soft) / f"{name}.npy"
-            try:
-                found[part] = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError) as error:
-                raise DataError(path, f"{error}: let the teacher predict the scenes anew") from None
-            count = len(self._read(name).points)
-            if found[part].ndim != 2 or len(found[part]) != count:
-                raise DataError(path, f"shape {found[part].shape} for a scene of {count} points")
-        return found
+        parts = sorted({int(part) for sample in samples for part in np.unique(sample.part)})
+        return {part: self._said(self.scenes[scene[part]]) for part in parts}
+
+    def _said(self, name: str) -> Array:
+        assert self.soft is not None
+        path = Path(self.soft) / f"{name}.npy"
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DataError(path, f"{error}: let the teacher predict the scenes anew") from None
 
     def _choose_views(self, scene: Scene, rng: np.random.Generator) -> Sequence[int]:
         if not self.views or not len(scene.frames):

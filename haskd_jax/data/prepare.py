@@ -12,7 +12,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from haskd_jax.data.errors import DataError
 from haskd_jax.data.prepared import VERSION, load_scene, read_dataset
 from haskd_jax.data.workers import locked, pool
-from haskd_jax.data.writer import PARTIAL, SceneWriter, write_json
+from haskd_jax.data.writer import SceneWriter
+from haskd_jax.files import PARTIAL, write_json
 
 
 @runtime_checkable

@@ -15,8 +15,8 @@ from haskd_jax.data import normals as nrm
 from haskd_jax.data.errors import DataError
 from haskd_jax.data.prepared import CLOUD_ARRAYS, FRAME_ARRAYS, VERSION, open_frames
 from haskd_jax.data.scene import Array, Cloud, Frame, Frames, check_cloud, finite_cloud, pose_fault
+from haskd_jax.files import PARTIAL, write_json
 
-PARTIAL = ".partial-"  # prefix of the folder in which a scene is being written
 UNSEEN_GREY = 128  # the colour of points whose source has none
 _HEADER = 128
 
@@ -260,39 +260,3 @@ class SceneWriter:
         else:
             os.replace(self._folder, target)
         return manifest
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON beside and renames it: the same value gives the same bytes.
-
-    Args:
-        path: The file.
-        value: Plain JSON values.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_json(Path(folder) / "a.json", {"b": 1, "a": 2})
-        ...     (Path(folder) / "a.json").read_text()
-        '{\\n "a": 2,\\n "b": 1\\n}\\n'
-    """
-    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file beside and renames it: nobody sees half of it.
-
-    Args:
-        path: The file.
-        content: All of it.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_bytes(Path(folder) / "a.txt", b"whole")
-        ...     [(file.name, file.read_bytes()) for file in Path(folder).iterdir()]
-        [('a.txt', b'whole')]
-    """
-    beside = path.with_name(f"{PARTIAL}{path.name}-{os.getpid()}")
-    beside.write_bytes(content)
-    os.replace(beside, path)

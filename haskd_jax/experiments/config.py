@@ -162,7 +162,7 @@ class Experiment:
 
 
 # A network small enough for tests.
-TINY_MODEL = ModelConfig(channels=(8, 16, 16, 8), blocks=(1, 1, 1, 1), stem=8, stem_kernel=3)
+TINY_MODEL = ModelConfig(channels=(8, 8), blocks=(1, 1), stem=8, stem_kernel=3)
 TINY_TEACHER = TeacherConfig(image_channels=(8, 16), image_blocks=1, image_features=8)
 TINY_TRAINING = TrainConfig(
     steps=4,

@@ -38,14 +38,14 @@ def export(
 
     logging.getLogger("haskd_jax").setLevel(logging.ERROR)  # that native kernels are left out
 
+    from haskd_jax.files import write_text, write_whole
     from haskd_jax.train.export import export_student
-    from haskd_jax.train.records import write_whole
 
     check_writable(out, ".jaxexport")
     data, about = export_student(*load_trained(checkpoint), points=points, platforms=platforms)
     beside = out.with_name(out.name + ".json")
     text = json.dumps(about, indent=1) + "\n"
-    write_whole(beside, lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(beside, text)
     write_whole(out, lambda path: path.write_bytes(data))
     print(f"written to {out} ({len(data) / 1e6:.1f} MB) and {beside}")
     return 0

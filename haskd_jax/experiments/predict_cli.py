@@ -129,7 +129,7 @@ def write_prediction(
     """
     import plyfile
 
-    from haskd_jax.train.records import write_whole
+    from haskd_jax.files import write_whole
 
     names = ("x", "y", "z", "red", "green", "blue", "label", "confidence")
     types = ("<f4",) * 3 + ("u1",) * 3 + ("<i2", "<f4")

@@ -65,9 +65,9 @@ def _run(
     from rich.console import Console
 
     from haskd_jax.experiments.stages import find_scenes, run_arms, run_prepare
+    from haskd_jax.files import write_json
     from haskd_jax.report import write_report
     from haskd_jax.sparse import keep_freed_memory
-    from haskd_jax.train.card import write_json
     from haskd_jax.train.loop import Stopped
 
     keep_freed_memory()

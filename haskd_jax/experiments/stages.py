@@ -31,7 +31,8 @@ from haskd_jax.experiments.arms import ARMS, Arm, ArmName, in_order
 from haskd_jax.experiments.config import Experiment
 from haskd_jax.experiments.progress import bar
 from haskd_jax.experiments.recipes import recipe_of
-from haskd_jax.train.card import ModelCard, write_card, write_json
+from haskd_jax.files import write_json
+from haskd_jax.train.card import ModelCard, write_card
 from haskd_jax.train.checkpoints import Snapshots, load_weights
 from haskd_jax.train.config import TrainConfig
 from haskd_jax.train.evaluation import class_iou, evaluate, predict_scene
@@ -385,12 +386,12 @@ class Arms:
         seed: int,
     ) -> Loader:
         scenes, labelled = self.scenes, self.scenes.labelled
-        names, times, batch_size = labelled, None, config.batch_size
+        names = labelled
+        groups: tuple[tuple[int, int], ...] = ((len(labelled), config.batch_size),)
         if arm.teacher is not None and scenes.unlabelled:
             # As many labelled scenes a batch as without the others, which come on top.
-            names, batch_size = (*labelled, *scenes.unlabelled), 2 * config.batch_size
-            often = max(1, round(len(scenes.unlabelled) / len(labelled)))
-            times = (often,) * len(labelled) + (1,) * len(scenes.unlabelled)
+            names = (*labelled, *scenes.unlabelled)
+            groups = (*groups, (len(scenes.unlabelled), config.unlabelled or config.batch_size))
         sees = self._sees(arm) and bool(scenes.framed & set(names)) and soft is None
         if self._sees(arm) and not scenes.framed & set(names):
             self.console.print(
@@ -402,14 +403,14 @@ class Arms:
             scenes.root,
             names,
             recipe=recipe_of(self.experiment.scenes),
-            batch_size=batch_size,
+            batch_size=sum(places for _, places in groups),
+            groups=groups,
             seed=seed,
             levels=network.levels,
             few_labels=FewLabels(frozenset(labelled), self.experiment.scenes.labelled_points),
             views=self.experiment.views.num_views if sees else 0,
             selection=self.selections[views] if sees and views is not None else None,
             soft=soft,
-            times=times,
             processes=self.mesh.size,
         )
         # Kept, so that a resumed run compiles the same shapes and measures nothing.

@@ -37,9 +37,9 @@ from haskd_jax.experiments.sweep_tables import (
     setting_in_words,
     write_tables,
 )
+from haskd_jax.files import write_whole
 from haskd_jax.report import write_report
 from haskd_jax.report.page import duration
-from haskd_jax.train.records import write_whole
 
 if TYPE_CHECKING:
     from haskd_jax.data.prepare import Source

@@ -1,7 +1,7 @@
 """The tables of a sweep: results.csv, summary.csv, differences.csv. See docs/sweeps.md."""
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Int64
 
 from haskd_jax.experiments.config import ScenesConfig
+from haskd_jax.files import write_whole
 from haskd_jax.report.comparisons import RARE, compare, rare_classes, with_rare_classes
-from haskd_jax.report.run_folder import Arm, read_run
+from haskd_jax.report.run_folder import Arm, read_run, training_seconds
 from haskd_jax.report.statistics import COSTS, KEYS, SCORES, PairedDifference, Result, summaries
 from haskd_jax.train.log import read_log
-from haskd_jax.train.records import write_whole
 
 
 class SeedResults(NamedTuple):
@@ -55,39 +55,6 @@ def setting_in_words(scenes: ScenesConfig) -> str:
     if scenes.labelled_points is not None:
         parts.append(f"{scenes.labelled_points} points a scene labelled")
     return ", ".join(parts) or "all labels"
-
-
-def training_seconds(log: Iterable[Mapping[str, Any]]) -> float | None:
-    """How long a training took, over all the sessions it was done in.
-
-    The clock of the log starts anew with each session. What a session did after its last checkpoint
-    is done again and does not count.
-
-    Args:
-        log: Lines of metrics.jsonl.
-
-    Returns:
-        Seconds; None if no line has them.
-
-    Example:
-        >>> lines = [{"step": 10, "seconds": 5.0, "step_seconds": 0.5},
-        ...          {"step": 20, "seconds": 9.0, "step_seconds": 0.4},
-        ...          {"step": 30, "seconds": 20.0, "step_seconds": 2.0}]  # resumed after step 20
-        >>> training_seconds(lines)
-        29.0
-    """
-    finished = last = 0.0
-    step, found = 0, False
-    for line in log:
-        if "seconds" not in line:
-            continue
-        # In the first line of a session all the time since its start went into the steps since the
-        # line before: a checkpoint follows a line of its step. Later ones have `last` on top.
-        before = line["seconds"] - line["step_seconds"] * (line["step"] - step)
-        if before < last / 2:
-            finished += last
-        last, step, found = line["seconds"], line["step"], True
-    return finished + last if found else None
 
 
 def read_seed(run: str | Path, *, setting: str, seed: int) -> SeedResults:

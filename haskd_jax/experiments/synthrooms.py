@@ -9,6 +9,7 @@ from pathlib import Path
 
 from haskd_jax.data.synthrooms.generate import Options
 from haskd_jax.data.synthrooms.source import SynthRooms
+from haskd_jax.experiments.arms import ARMS
 from haskd_jax.experiments.config import (
     TINY_MODEL,
     TINY_TEACHER,
@@ -18,7 +19,7 @@ from haskd_jax.experiments.config import (
     ViewsConfig,
 )
 from haskd_jax.train.card import ModelConfig, TeacherConfig
-from haskd_jax.train.config import LossConfig, OptimizerConfig, TrainConfig
+from haskd_jax.train.config import IHDConfig, LossConfig, OptimizerConfig, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +49,15 @@ DEBUG = SynthRoomsExperiment(
 _SMALL_TRAINING = TrainConfig(
     steps=500,
     batch_size=2,
+    unlabelled=1,
     save_every=100,
     log_every=10,
     buckets=1,
     optimizer=OptimizerConfig(learning_rate=0.01, cycles=2, first_cycle=0.7, restart=0.5),
 )
 SMALL = SynthRoomsExperiment(
-    rooms=SynthRooms(train=48, val=1, test=12),
+    # Points at half the voxels' edge: more would only be dropped again.
+    rooms=SynthRooms(train=48, val=1, test=12, options=Options(voxel_size=0.04)),
     scenes=ScenesConfig(voxel_size=0.08, mix=0.0, calibration=4, labelled=0.33),
     model=ModelConfig(
         channels=(16, 32, 48, 64, 48, 32, 32, 32), blocks=(1,) * 8, stem=16, stem_kernel=3
@@ -64,11 +67,21 @@ SMALL = SynthRoomsExperiment(
     # So few steps teach the image encoder little by way of the voxels.
     train_teacher=replace(_SMALL_TRAINING, loss=LossConfig(image=1.0)),
     train=_SMALL_TRAINING,
+    ihd=IHDConfig(teaching="offline", temperature=1.0),
 )
+# What experiments/synthrooms/PREREGISTRATION.md registers.
+ALL_LABELS = replace(
+    SMALL,
+    rooms=SynthRooms(train=120, val=1, test=120, options=Options(voxel_size=0.04)),
+    scenes=replace(SMALL.scenes, calibration=16, labelled=1.0),
+    arms=tuple(ARMS),
+)
+FEW_LABELS = replace(ALL_LABELS, scenes=replace(ALL_LABELS.scenes, labelled=0.3))
 _FULL_TRAINING = replace(
     _SMALL_TRAINING,
     steps=6000,
     batch_size=4,
+    unlabelled=None,
     save_every=500,
     log_every=50,
     buckets=None,
@@ -84,6 +97,8 @@ FULL = replace(
 PRESETS = {
     "debug": ("Seven rooms, four steps: does it run?", DEBUG),
     "small": ("What `make demo` runs: 61 rooms, a third of them labelled.", SMALL),
+    "all_labels": ("All arms on 104 labelled rooms, for sweeps: registered, not run.", ALL_LABELS),
+    "few_labels": ("The same with labels for a fifth of the rooms.", FEW_LABELS),
     "full": ("161 rooms of 5 cm, all labelled: hours on two cores; not measured yet.", FULL),
 }
 

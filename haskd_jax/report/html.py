@@ -1,8 +1,8 @@
 """The report: a run folder as one HTML file that needs nothing else."""
 
-import os
 from pathlib import Path
 
+from haskd_jax.files import write_text
 from haskd_jax.report.page import page
 from haskd_jax.report.results import (
     class_section,
@@ -47,13 +47,7 @@ def write_report(
     run = read_run(run_folder)
     path = Path(out) if out is not None else run.folder / "report.html"
     text = render(run, run.folder if sweep is None else Path(sweep))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".partial-{path.name}-{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_text(path, text)
     return path
 
 

@@ -1,7 +1,7 @@
 """A run folder as the report reads it: plain numbers, checked, every error with its file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,39 @@ class Evaluation:
         return bool(self.protocol.get("views"))
 
 
+def training_seconds(log: Iterable[Mapping[str, Any]]) -> float | None:
+    """How long a training took, over all the sessions it was done in.
+
+    The clock of the log starts anew with each session. What a session did after its last checkpoint
+    is done again and does not count.
+
+    Args:
+        log: Lines of metrics.jsonl.
+
+    Returns:
+        Seconds; None if no line has them.
+
+    Example:
+        >>> lines = [{"step": 10, "seconds": 5.0, "step_seconds": 0.5},
+        ...          {"step": 20, "seconds": 9.0, "step_seconds": 0.4},
+        ...          {"step": 30, "seconds": 20.0, "step_seconds": 2.0}]  # resumed after step 20
+        >>> training_seconds(lines)
+        29.0
+    """
+    finished = last = 0.0
+    step, found = 0, False
+    for line in log:
+        if "seconds" not in line:
+            continue
+        # In the first line of a session all the time since its start went into the steps since the
+        # line before: a checkpoint follows a line of its step. Later ones have `last` on top.
+        before = line["seconds"] - line["step_seconds"] * (line["step"] - step)
+        if before < last / 2:
+            finished += last
+        last, step, found = line["seconds"], line["step"], True
+    return finished + last if found else None
+
+
 @dataclass(frozen=True)
 class Arm:
     """One training of a run.
@@ -71,14 +104,8 @@ class Arm:
 
     @property
     def training_seconds(self) -> float | None:
-        """How long training took; the clock may start anew where a run was resumed."""
-        total = last = 0.0
-        for line in self.metrics:
-            now = line.get("seconds")
-            if now is not None:
-                total += now - last if now >= last else now
-                last = now
-        return total or None
+        """How long training took, or None."""
+        return training_seconds(self.metrics)
 
     def predictions(self, scene: str, points: int) -> Int16[Array, " N"] | None:
         """The predicted class of every point of a scene, or None where none was stored.

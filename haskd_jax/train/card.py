@@ -1,12 +1,13 @@
 """The card of a model: all that its weights need besides themselves, as `card.json`."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
+
+from haskd_jax.files import write_json
 
 CARD = "card.json"
 _FORMAT, _VERSION = "haskd-model", 1
@@ -137,17 +138,3 @@ def read_card(folder: str | Path) -> ModelCard:
         return msgspec.convert(value["card"], ModelCard)
     except (msgspec.ValidationError, KeyError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON beside and renames: a reader sees the old file or the new one.
-
-    Args:
-        path: The file; its folder is made if need be.
-        value: Of plain values; NaN is refused, write None.
-    """
-    text = json.dumps(value, indent=1, allow_nan=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text + "\n", encoding="utf-8")
-    os.replace(beside, path)

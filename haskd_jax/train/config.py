@@ -141,8 +141,8 @@ class TrainConfig:
 
     Attributes:
         steps: Batches in all.
-        batch_size: Scenes of one device's batch; an experiment adds as many unlabelled ones where
-            a teacher teaches on them.
+        batch_size: Labelled scenes of one device's batch.
+        unlabelled: Scenes without labels on top, where a teacher teaches on them; None: as many.
         optimizer: The optimizer.
         loss: Weights of the losses against labels.
         image_augmentation: Whether a teacher's images change palette, contrast and side.
@@ -158,6 +158,7 @@ class TrainConfig:
 
     steps: int = 1000
     batch_size: int = 4
+    unlabelled: int | None = None
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     image_augmentation: bool = True
@@ -174,6 +175,8 @@ class TrainConfig:
         for name in ("steps", "batch_size", "save_every", "keep", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)}, expected 1 or more")
+        if self.unlabelled is not None and self.unlabelled < 1:
+            raise ValueError(f"unlabelled: {self.unlabelled}, expected 1 or more")
         for name in ("evaluate_every", "threads"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: {getattr(self, name)}, expected 0 or more")

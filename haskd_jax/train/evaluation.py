@@ -23,8 +23,9 @@ from haskd_jax.data.few_labels import FewLabels
 from haskd_jax.data.fragments import fragments
 from haskd_jax.data.loader_batch import Batch
 from haskd_jax.data.transforms import spread_views
+from haskd_jax.files import write_json
 from haskd_jax.train import metrics
-from haskd_jax.train.card import ModelCard, write_json
+from haskd_jax.train.card import ModelCard
 from haskd_jax.train.inputs import make_inputs
 from haskd_jax.train.networks import Network, make_network
 

@@ -3,11 +3,12 @@
 import json
 import logging
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from haskd_jax.files import write_text
 
 METRICS = "metrics.jsonl"
 _logger = logging.getLogger(__name__)
@@ -108,9 +109,7 @@ def _keep_until(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in read_log(path.parent) if line["step"] <= step]
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-    os.replace(beside, path)
+    write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def _plain(value: Any) -> Any:

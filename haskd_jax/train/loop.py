@@ -21,6 +21,7 @@ from haskd_jax import models
 from haskd_jax.data.loader import Loader
 from haskd_jax.data.loader_batch import Batch
 from haskd_jax.data.loader_iterator import BatchIterator
+from haskd_jax.files import write_whole
 from haskd_jax.train.checkpoints import Checkpoints, Snapshot, Snapshots, save_weights
 from haskd_jax.train.compilations import count_compilations
 from haskd_jax.train.config import ASDConfig
@@ -28,7 +29,6 @@ from haskd_jax.train.log import Log
 from haskd_jax.train.mesh import put_batches, replicated
 from haskd_jax.train.objectives import Guides
 from haskd_jax.train.optimizer import cycle_ends, make_optimizer, make_schedule
-from haskd_jax.train.records import write_whole
 from haskd_jax.train.state import TrainState, deployed
 from haskd_jax.train.step import Task, make_step
 

@@ -1,13 +1,13 @@
 """What evaluation leaves on disk for others: predictions of scenes, and ScanNet's submission."""
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from haskd_jax.data.scannet_labels import NYU40
+from haskd_jax.files import write_whole
 
 Array = np.ndarray
 
@@ -107,19 +107,3 @@ def submission_ids(classes: Sequence[str]) -> Int[Array, " C"]:
             "needs a model trained on ScanNet's 20"
         )
     return np.array([NYU40[name] for name in classes])
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` with a file beside `path` and renames it: what is at `path` is always whole.
-
-    Args:
-        path: The file; its folder is made if need be.
-        write: Called with the path to write to, of the same suffix.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        write(beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

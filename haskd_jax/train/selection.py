@@ -15,7 +15,7 @@ import numpy as np
 from haskd_jax import views
 from haskd_jax.data import DataError, Scene, load_scene
 from haskd_jax.data.prepared import read_json
-from haskd_jax.data.writer import write_json
+from haskd_jax.files import write_json
 
 Method = Literal["iof", "uniform", "random", "coverage", "entropy", "stochastic"]
 VERSION = 1

@@ -15,7 +15,8 @@ from haskd_jax.data.few_labels import FewLabels
 from haskd_jax.data.loader import Loader
 from haskd_jax.data.loader_batch import PADDING, Batch, collate, fit, rows_of
 from haskd_jax.data.loader_capacity import choose_capacities, smallest_fitting
-from haskd_jax.data.writer import SceneWriter, write_json
+from haskd_jax.data.writer import SceneWriter
+from haskd_jax.files import write_json
 from tests.data import raw
 
 NAMES = tuple(f"room{i}" for i in range(7))
@@ -65,6 +66,33 @@ def test_every_scene_comes_once_an_epoch_in_another_order(training):
     seen = [number for scene in steps for number in scene]
     assert sorted(seen[:7]) == sorted(seen[7:]) == list(range(7))
     assert seen[:7] != seen[7:] and seen[:7] != list(range(7))
+
+
+def test_groups_fill_places_of_their_own(root):
+    recipe = replace(RECIPE, mix=0.0)
+    loader = Loader(root, NAMES, recipe, batch_size=3, groups=((2, 2), (5, 1)), seed=5)
+    steps = np.array([loader.samples_at(step)[1] for step in range(10)])
+    assert len(loader) == 5
+    assert np.isin(steps[:, :2], (0, 1)).all()
+    assert all(sorted(pair) == [0, 1] for pair in steps[:, :2].tolist())
+    assert sorted(steps[:5, 2]) == sorted(steps[5:, 2]) == [2, 3, 4, 5, 6]
+    assert steps[:5, 2].tolist() != steps[5:, 2].tolist()
+    # Over two processes each group comes in the same order.
+    halves = [replace(loader, process=i, processes=2).samples_at(0)[1] for i in range(2)]
+    assert [scene for pair in zip(*halves, strict=True) for scene in pair] == [
+        *steps[:2, :2].ravel().tolist(), *steps[:2, 2].tolist()
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"groups": ((2, 2), (4, 1))}, {"groups": ((2, 1), (5, 1))}, {"groups": ((7, 3), (0, 0))},
+     {"groups": ((2, 2), (5, 1)), "train": False}],
+    ids=str,
+)  # fmt: skip
+def test_groups_that_do_not_fit(given):
+    with pytest.raises(ValueError, match=r"groups: .* expected 7 in 3"):
+        Loader("prepared", NAMES, batch_size=3, **given)
 
 
 def test_a_scene_is_augmented_anew_every_epoch(root):

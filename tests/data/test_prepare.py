@@ -12,7 +12,7 @@ from haskd_jax.data.prepare import prepare
 from haskd_jax.data.prepare_cli import main
 from haskd_jax.data.prepared import verify_scene
 from haskd_jax.data.scannet import ScanNet
-from haskd_jax.data.writer import PARTIAL
+from haskd_jax.files import PARTIAL
 from tests.data import raw
 
 NAMES = tuple(f"room_{i}" for i in range(8))

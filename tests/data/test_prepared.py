@@ -12,7 +12,8 @@ from haskd_jax.data import Cloud, DataError, Frame, list_scenes, load_scene
 from haskd_jax.data import writer as writing
 from haskd_jax.data.prepared import ARRAYS, verify_scene
 from haskd_jax.data.scene import pose_fault
-from haskd_jax.data.writer import PARTIAL, SceneWriter, write_json
+from haskd_jax.data.writer import SceneWriter
+from haskd_jax.files import PARTIAL, write_json
 from tests.data import raw
 
 

@@ -9,7 +9,7 @@ import pytest
 from haskd_jax.data import DataError, load_scene
 from haskd_jax.data import transforms as t
 from haskd_jax.data.loader import Loader
-from haskd_jax.data.writer import write_json
+from haskd_jax.files import write_json
 from haskd_jax.train.records import write_soft
 from tests.data.test_loader import write_scene
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from haskd_jax.data import few_labels, transforms
-from haskd_jax.data.writer import write_json
+from haskd_jax.files import write_json
 from tests.data.test_loader import write_scene
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "augmentation.md").read_text("utf-8")

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from haskd_jax.data.writer import write_json
 from haskd_jax.experiments import sweep, synthrooms
 from haskd_jax.experiments.sweep_tables import (
     read_seed,
@@ -21,6 +20,7 @@ from haskd_jax.experiments.sweep_tables import (
     training_seconds,
     write_tables,
 )
+from haskd_jax.files import write_json
 from haskd_jax.report import read_results
 from tests.report import fake
 

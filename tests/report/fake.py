@@ -9,7 +9,8 @@ from haskd_jax.data import list_scenes, load_scene
 from haskd_jax.data.scannet_labels import CLASSES, class_table
 from haskd_jax.data.scene import Cloud, Frame
 from haskd_jax.data.synthrooms import Options, generate_scene
-from haskd_jax.data.writer import SceneWriter, write_json
+from haskd_jax.data.writer import SceneWriter
+from haskd_jax.files import write_json
 
 C = len(CLASSES)
 # Which class is taken for which, where an answer goes wrong.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from haskd_jax.data import DataError
-from haskd_jax.data.writer import write_json
+from haskd_jax.files import write_json
 from haskd_jax.report import write_report
 from tests.report import fake
 

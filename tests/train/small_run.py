@@ -18,7 +18,8 @@ import numpy as np
 from haskd_jax.data import Cloud
 from haskd_jax.data import transforms as t
 from haskd_jax.data.loader import Loader
-from haskd_jax.data.writer import SceneWriter, write_json
+from haskd_jax.data.writer import SceneWriter
+from haskd_jax.files import write_json
 from haskd_jax.train.card import ModelCard, ModelConfig
 from haskd_jax.train.config import ASDConfig, IHDConfig, OptimizerConfig, TrainConfig
 from haskd_jax.train.loop import Stopped, fit

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 
 from haskd_jax.data.scene import Cloud, Frame
-from haskd_jax.data.writer import SceneWriter, write_json
+from haskd_jax.data.writer import SceneWriter
+from haskd_jax.files import write_json
 from haskd_jax.train.card import ModelCard, ModelConfig, TeacherConfig, write_card
 from haskd_jax.train.checkpoints import save_weights
 from haskd_jax.train.networks import Network, make_network

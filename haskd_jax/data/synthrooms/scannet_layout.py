@@ -18,7 +18,7 @@ from haskd_jax.data.synthrooms.generate import Options, SynthScene, generate_sce
 from haskd_jax.data.synthrooms.kit import LABEL
 from haskd_jax.data.synthrooms.style import STYLES, StyleName
 from haskd_jax.data.workers import locked, pool
-from haskd_jax.data.writer import PARTIAL, write_bytes
+from haskd_jax.files import PARTIAL, write_text
 
 Array = np.ndarray
 Status = Literal["done", "kept"]
@@ -160,7 +160,7 @@ def write_scannet_layout(
                 shutil.rmtree(leftover)
             for split in SPLIT_SEEDS:
                 names = [f"{name}\n" for name, job in jobs.items() if job.split == split]
-                write_bytes(root / f"scannetv2_{split}.txt", "".join(names).encode())
+                write_text(root / f"scannetv2_{split}.txt", "".join(names))
             for name, status in _run(scans, jobs, options, workers):
                 on_scene(name, status, len(jobs))
     except OSError as error:

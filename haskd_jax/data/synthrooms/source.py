@@ -10,7 +10,8 @@ from haskd_jax.data.scannet_labels import CLASSES
 from haskd_jax.data.synthrooms.generate import Options
 from haskd_jax.data.synthrooms.scannet_layout import Job, plan_scenes, write_scene
 from haskd_jax.data.synthrooms.style import StyleName
-from haskd_jax.data.writer import PARTIAL, SceneWriter
+from haskd_jax.data.writer import SceneWriter
+from haskd_jax.files import PARTIAL
 
 
 @dataclass(frozen=True)
