@@ -74,6 +74,8 @@ ALL_LABELS = replace(
     SMALL,
     rooms=SynthRooms(train=120, val=1, test=120, options=Options(voxel_size=0.04)),
     scenes=replace(SMALL.scenes, calibration=16, labelled=1.0),
+    train=replace(SMALL.train, steps=700),
+    train_teacher=replace(SMALL.train_teacher, steps=700),
     arms=tuple(ARMS),
 )
 FEW_LABELS = replace(ALL_LABELS, scenes=replace(ALL_LABELS.scenes, labelled=0.3))

@@ -58,7 +58,7 @@ def test_evaluation_without_a_full_last_batch(root):
 
 
 def test_what_is_missing_or_of_another_scene_is_named(root, tmp_path):
-    loader = Loader(root, NAMES, t.plain(0.1), batch_size=2, soft=tmp_path).measured(1)
+    loader = replace(Loader(root, NAMES, t.plain(0.1), batch_size=2).measured(1), soft=tmp_path)
     with pytest.raises(DataError, match=r"(hall|attic)\.npy: .*No such file"):
         loader.batch_at(0)
     for name in NAMES:

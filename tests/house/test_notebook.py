@@ -4,6 +4,7 @@ from pathlib import Path
 
 import nbclient
 import nbformat
+import pytest
 
 NAME = "experiments/notebooks/losses_and_views.ipynb"
 
@@ -17,6 +18,7 @@ def kinds(notebook) -> list[set[str]]:
     ]
 
 
+@pytest.mark.slow
 def test_notebook_runs_and_shows_what_is_committed(root: Path, monkeypatch):
     # The kernel is a process of its own: it finds the package, and what was compiled before.
     monkeypatch.setenv("PYTHONPATH", str(root))

@@ -79,6 +79,7 @@ def use(site: Path, folder: Path, implementation: str | None) -> tuple[Path, boo
     not any(shutil.which(name) for name in ("c++", "g++", "clang++")),
     reason="no C++ compiler on this machine",
 )
+@pytest.mark.slow
 def test_wheel_with_compiler(tmp_path):
     wheel, site = build_and_unpack(tmp_path, dict(os.environ))
     assert wheel.startswith("haskd_jax-")

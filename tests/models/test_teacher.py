@@ -321,6 +321,7 @@ class TestTeacher:
         assert all(np.isfinite(leaf).all() for _, leaf in leaves)
         assert [jax.tree_util.keystr(path) for path, leaf in leaves if not np.any(leaf)] == []
 
+    @pytest.mark.slow
     def test_images_tell_classes_apart_that_differ_by_texture_only(self):
         """Taught in one room and asked in another: same points, other textures."""
         taught, images, given = textured_room(0)

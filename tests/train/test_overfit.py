@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from haskd_jax.data import read_dataset
 from haskd_jax.data.loader import Loader
@@ -22,6 +23,7 @@ SMALL = ModelConfig(channels=(16, 32, 32, 16), blocks=(1, 1, 1, 1), stem=16, ste
 STEPS = 150
 
 
+@pytest.mark.slow
 def test_a_room_of_synthrooms(tmp_path):
     prepare(SynthRooms(train=1, val=1, test=1, options=Options(voxel_size=0.05)), tmp_path)
     classes = tuple(read_dataset(tmp_path)["classes"])
