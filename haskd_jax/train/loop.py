@@ -37,6 +37,7 @@ _logger = logging.getLogger(__name__)
 # From parameters and running statistics, on the host, to the IoU of every class on the calibration
 # scenes, [C], NaN for classes that they lack; and to how many points are of the class, [C].
 Calibrate = Callable[[PyTree, PyTree], tuple[Float[np.ndarray, " C"], Int[np.ndarray, " C"]]]
+# To what the log keeps, "miou" among it.
 Evaluate = Callable[[PyTree, PyTree], Mapping[str, Any]]
 Show = Callable[[int, Mapping[str, float]], None]
 
@@ -118,6 +119,7 @@ def fit(
         pending: tuple[int, list[Batch], Mapping[str, jax.Array]] | None = None
         begun = since = time.perf_counter()
         logged = done
+        scores: dict[str, float] = {}  # the last mIoU on calibration scenes, to be shown
 
         def check(pending) -> dict[str, float]:
             """The numbers of a step, which are waited for while the next one runs."""
@@ -156,7 +158,7 @@ def fit(
                 log.write(done, **numbers, terms=values)
                 since, logged = now, done
                 if show is not None:
-                    show(done, numbers)
+                    show(done, numbers | scores)
             if done in ends:
                 assert calibrate is not None
                 params, running = to_host(deployed(state), mesh)
@@ -164,6 +166,7 @@ def fit(
                 snapshot = Snapshot(ends.index(done), done, params, running, iou, counts)
                 snapshots.save(snapshot)
                 experts.append(snapshot)
+                scores = {"miou": float(np.mean(iou[np.isfinite(iou)]))}
                 if online:
                     guides = with_experts(guides, experts, len(ends) - 1, task.asd)
                     on_devices = jax.device_put(guides, replicated(mesh))
@@ -175,7 +178,9 @@ def fit(
                 )
                 since = time.perf_counter()
             if evaluates and evaluate is not None:
-                log.write(done, evaluation=dict(evaluate(*to_host(deployed(state), mesh))))
+                found = dict(evaluate(*to_host(deployed(state), mesh)))
+                log.write(done, evaluation=found)
+                scores = {"miou": found["miou"]}
                 since = time.perf_counter()
             if leave or done == config.steps or done % config.save_every == 0:
                 checkpoints.save(done, state, _state_of(iterators))
