@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-# Both are read when JAX starts its backend, so they precede every import of it.
-# A cold run mostly waits for LLVM, which at this level takes a third less time.
+# Both are read when JAX starts its backend, so they precede every import of it. A cold run mostly
+# waits for LLVM, which at this level of optimization takes a third less time.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=2 --xla_backend_optimization_level=1"

@@ -103,7 +103,8 @@ class Loader:
             twice = next(name for name in self.scenes if self.scenes.count(name) > 1)
             raise ValueError(f"scenes: {twice} is there twice")
         if self.groups is not None:
-            scenes, places = (sum(numbers) for numbers in zip(*self.groups, strict=True))
+            scenes = sum(count for count, _ in self.groups)
+            places = sum(places for _, places in self.groups)
             if (
                 not self.train
                 or (scenes, places) != (len(self.scenes), self.batch_size)

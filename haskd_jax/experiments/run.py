@@ -64,7 +64,8 @@ def _run(
     import msgspec
     from rich.console import Console
 
-    from haskd_jax.experiments.stages import find_scenes, run_arms, run_prepare
+    from haskd_jax.experiments.arm_runs import run_arms
+    from haskd_jax.experiments.stages import find_scenes, run_prepare
     from haskd_jax.files import write_json
     from haskd_jax.report import write_report
     from haskd_jax.sparse import keep_freed_memory

@@ -99,9 +99,8 @@ class IHDConfig:
 
     def __post_init__(self) -> None:
         """Checks that what teaches is there."""
-        if self.teaching == "online":
-            return
-        if self.features or self.relations or self.information == "seen":
+        more = self.features or self.relations or self.information == "seen"
+        if self.teaching == "offline" and more:
             raise ValueError(
                 "teaching: offline leaves logits alone; features, relations and "
                 'information="seen" need it online'

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from haskd_jax.data.scannet_labels import NYU40
 from haskd_jax.files import write_whole
@@ -23,34 +23,11 @@ def write_predictions(folder: str | Path, scene: str, predictions: Int[Array, " 
     Returns:
         The file.
     """
-    return _write_array(Path(folder) / f"{scene}.npy", predictions.astype(np.int16))
+    path = Path(folder) / f"{scene}.npy"
 
-
-def write_soft(folder: str | Path, scene: str, probabilities: Float[Array, "N C"]) -> Path:
-    """Writes what a teacher says of every point as `<folder>/<scene>.npy`, see `Loader.soft`.
-
-    Args:
-        folder: Made if need be.
-        scene: The scene's name.
-        probabilities: [N, C].
-
-    Returns:
-        The file: [N, C] float16 logarithms, not below -16.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     np.load(write_soft(folder, "room", np.array([[1.0, 0.0]]))).tolist()
-        [[0.0, -16.0]]
-    """
-    logits = np.log(np.maximum(probabilities, np.exp(-16.0))).astype(np.float16)
-    return _write_array(Path(folder) / f"{scene}.npy", logits)
-
-
-def _write_array(path: Path, array: Array) -> Path:
     def write(beside: Path) -> None:
         with beside.open("wb") as file:
-            np.save(file, array, allow_pickle=False)
+            np.save(file, predictions.astype(np.int16), allow_pickle=False)
 
     write_whole(path, write)
     return path

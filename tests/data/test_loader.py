@@ -9,43 +9,22 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from haskd_jax.data import Cloud, DataError, Frame, load_scene
+from haskd_jax.data import DataError, load_scene
 from haskd_jax.data import transforms as t
 from haskd_jax.data.few_labels import FewLabels
 from haskd_jax.data.loader import Loader
 from haskd_jax.data.loader_batch import PADDING, Batch, collate, fit, rows_of
 from haskd_jax.data.loader_capacity import choose_capacities, smallest_fitting
-from haskd_jax.data.writer import SceneWriter
-from haskd_jax.files import write_json
-from tests.data import raw
+from tests.data.rooms import write_root, write_scene
 
 NAMES = tuple(f"room{i}" for i in range(7))
 RECIPE = replace(t.SPUNET_SCANNET, voxel_size=0.1, after=(partial(t.sphere_crop, most=1200),))
-SIZE = (16, 12)
-
-
-def write_scene(root, name, seed, count, frames=2, size=SIZE):
-    points, side = raw.room_cloud(count, seed)
-    k = raw.intrinsics(size)
-    with SceneWriter(root, name) as writer:
-        for i, pose in enumerate(raw.walk(frames) if frames else ()):
-            colour, depth = raw.render(pose, k, size)
-            millimetres = np.rint(depth * 1000).astype(np.uint16)
-            writer.add_frame(
-                Frame(f"{i}", colour, millimetres, k, pose, np.full(depth.shape, i, np.int16))
-            )
-        normals = np.zeros((count, 3), np.float32)
-        normals[:, 2] = 1
-        colour = raw.paint(points.astype(np.float64))
-        writer.add_cloud(Cloud(points, colour, normals, side.astype(np.int32)))
-        writer.commit(dataset="own", split="train", options={})
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared")
-    description = {"format": "haskd-dataset", "version": 1, "dataset": "own", "classes": ["a"] * 6}
-    write_json(folder / "dataset.json", description)
+    write_root(folder)
     for i, name in enumerate(NAMES):
         write_scene(folder, name, i, 600 + 300 * i, frames=2 if i else 0)
     return folder

@@ -9,9 +9,7 @@ import pytest
 from haskd_jax.data import DataError, load_scene
 from haskd_jax.data import transforms as t
 from haskd_jax.data.loader import Loader
-from haskd_jax.files import write_json
-from haskd_jax.train.records import write_soft
-from tests.data.test_loader import write_scene
+from tests.data.rooms import write_root, write_scene
 
 NAMES = ("hall", "attic")
 # Colours are left as they are: they say which point a row is of.
@@ -26,14 +24,12 @@ MIXED = t.Recipe(
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared")
-    description = {"format": "haskd-dataset", "version": 1, "dataset": "own", "classes": ["a"] * 6}
-    write_json(folder / "dataset.json", description)
+    write_root(folder)
     for seed, name in enumerate(NAMES):
         write_scene(folder, name, seed, 1500, frames=0)
         # Of point n: the colour that it has.
         colour = load_scene(folder / name).colour
-        with (folder / f"{name}.npy").open("wb") as file:
-            np.save(file, colour.astype(np.float16), allow_pickle=False)
+        np.save(folder / f"{name}.npy", colour.astype(np.float16))
     return folder
 
 
@@ -62,7 +58,7 @@ def test_what_is_missing_or_of_another_scene_is_named(root, tmp_path):
     with pytest.raises(DataError, match=r"(hall|attic)\.npy: .*No such file"):
         loader.batch_at(0)
     for name in NAMES:
-        write_soft(tmp_path, name, np.full((7, 2), 0.5))
+        np.save(tmp_path / f"{name}.npy", np.zeros((7, 2), np.float16))
     with pytest.raises(DataError, match=r"shape \(7, 2\) for a scene of 1500 points"):
         loader.batch_at(0)
 

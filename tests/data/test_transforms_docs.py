@@ -5,7 +5,7 @@ from pathlib import Path
 
 from haskd_jax.data import few_labels, transforms
 from haskd_jax.files import write_json
-from tests.data.test_loader import write_scene
+from tests.data.rooms import write_scene
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "augmentation.md").read_text("utf-8")
 

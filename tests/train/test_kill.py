@@ -118,7 +118,7 @@ def kill_and_resume(trainer, undisturbed, folder, seed):
 
 
 def test_killed_at_random_moments(trainer, undisturbed, tmp_path):
-    codes = [kill_and_resume(trainer, undisturbed, tmp_path / str(seed), seed) for seed in range(2)]
+    codes = [kill_and_resume(trainer, undisturbed, tmp_path / str(seed), seed) for seed in range(3)]
     assert -signal.SIGKILL in codes
 
 
