@@ -10,6 +10,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "prepare": ("haskd_jax.data.prepare_cli", "read raw scans into the prepared form"),
     "doctor": ("haskd_jax.data.doctor_cli", "say what is missing or wrong in a folder of scans"),
+    "pretrain": ("haskd_jax.experiments.pretrain_cli", "train a teacher's image encoder by itself"),
     "train": ("haskd_jax.experiments.train_cli", "run an experiment: teacher, students, report"),
     "evaluate": ("haskd_jax.experiments.evaluate_cli", "score a trained network"),
     "predict": ("haskd_jax.experiments.predict_cli", "segment a scan that has no labels"),
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
       <BLANKLINE>
         prepare   read raw scans into the prepared form
         doctor    say what is missing or wrong in a folder of scans
+        pretrain  train a teacher's image encoder by itself
         train     run an experiment: teacher, students, report
         evaluate  score a trained network
         predict   segment a scan that has no labels

@@ -26,6 +26,7 @@ from haskd_jax.train.card import ModelCard, write_card
 from haskd_jax.train.checkpoints import Snapshots, load_weights
 from haskd_jax.train.config import TrainConfig
 from haskd_jax.train.evaluation import class_iou, evaluate
+from haskd_jax.train.image_training import read_encoder, start_from
 from haskd_jax.train.loop import fit, with_experts
 from haskd_jax.train.mesh import DATA, make_mesh
 from haskd_jax.train.networks import Network, make_network
@@ -86,6 +87,7 @@ class Arms:
         arm = ARMS[name]
         card = self._card(arm)
         config = self._config(arm)
+        encoder = self.experiment.encoder if arm.views is not None else None
         resolved = {
             "arm": name,
             "seed": seed,
@@ -93,6 +95,7 @@ class Arms:
             "train": msgspec.to_builtins(config),
             "scenes": msgspec.to_builtins(self.experiment.scenes, enc_hook=str),
             "views": msgspec.to_builtins(self.experiment.views) if self._sees(arm) else None,
+            "encoder": None if encoder is None else read_encoder(encoder),
             "ihd": msgspec.to_builtins(self.experiment.ihd) if arm.teacher else None,
             "asd": msgspec.to_builtins(self.experiment.asd) if arm.asd else None,
             "snapshots": self.experiment.snapshots if arm.asd else None,
@@ -105,6 +108,8 @@ class Arms:
         if self._is_done(folder, resolved):
             return
         network = make_network(card, axis_name=DATA)
+        if encoder is not None:
+            network = start_from(network, encoder)
         offline = self.experiment.ihd.teaching == "offline"
         teacher, guides = (None, Guides()) if offline else self._teacher(arm)
         taught = self.experiment.ihd.weight if arm.teacher is not None else 0.0
@@ -162,6 +167,7 @@ class Arms:
             classes=self.scenes.classes,
             voxel_size=self.experiment.scenes.voxel_size,
             teacher=self.experiment.teacher if sees else None,
+            frozen_images=sees and self.experiment.encoder is not None,
         )
 
     def _config(self, arm: Arm) -> TrainConfig:

@@ -87,6 +87,8 @@ class Experiment:
         views: What teachers see.
         model: The student.
         teacher: What makes a teacher of it.
+        encoder: What the image encoder of teachers starts from, a folder of `haskd pretrain`; None
+            draws it at random.
         train_teacher: How teachers are trained.
         train: How students are trained; arms with snapshots take the cyclic schedule instead.
         ihd: How a teacher teaches.
@@ -113,6 +115,7 @@ class Experiment:
     views: ViewsConfig = field(default_factory=ViewsConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    encoder: Path | None = None
     train_teacher: TrainConfig = field(default_factory=TrainConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     ihd: IHDConfig = field(default_factory=IHDConfig)

@@ -1,6 +1,6 @@
 """What a student is, and how its parameters come out as plain pytrees."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from flax import nnx
@@ -59,18 +59,20 @@ class FusingStudent(Protocol):
 
 
 def functional(
-    module: nnx.Module,
+    module: nnx.Module, *, frozen: Sequence[str] = ()
 ) -> tuple[Callable[..., tuple[Any, PyTree]], PyTree, PyTree]:
     """Splits a module into a pure function and plain nested dictionaries of arrays.
 
     Args:
       module: any; left as it is.
+      frozen: names of its submodules that are not trained. Their parameters are part of the state,
+        and they use their running statistics.
 
     Returns:
       - `apply(params, state, *args, train, **kwargs) -> outputs, state`, which calls the module
         with `args` and `kwargs`, with the batch's statistics if `train`, else the running ones;
       - `params`, what is trained (`nnx.Param`);
-      - `state`, all else: running statistics.
+      - `state`, all else: running statistics, and what is frozen.
 
     Example:
       >>> import jax
@@ -82,17 +84,20 @@ def functional(
       >>> state["mean"].tolist(), sorted(params)
       ([2.0], ['bias', 'scale'])
     """
-    graph, *trees = nnx.split(module, nnx.Param, ...)
+    trained = nnx.All(nnx.Param, lambda path, _: path[0] not in frozen)
+    graph, *trees = nnx.split(module, trained, ...)
     params, state = (nnx.to_pure_dict(tree) for tree in trees)
 
     def apply(params: PyTree, state: PyTree, *args, train: bool, **kwargs):
         module = nnx.merge(graph, params, state)
         if train:
             module.train()
+            for name in frozen:
+                getattr(module, name).eval()
         else:
             module.eval()
         outputs = module(*args, **kwargs)
-        split = nnx.split(module, nnx.Param, ...)
+        split = nnx.split(module, trained, ...)
         return outputs, nnx.to_pure_dict(split[-1])
 
     return apply, params, state

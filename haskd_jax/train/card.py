@@ -70,6 +70,7 @@ class ModelCard:
         voxel_size: Edge of a voxel, metres.
         teacher: What makes it a teacher; None for a student.
         in_channels: Of the voxels' features: colour and normal.
+        frozen_images: Whether the image encoder stays as it came, see `image_training.start_from`.
     """
 
     kind: Literal["student", "teacher"]
@@ -79,11 +80,14 @@ class ModelCard:
     voxel_size: float
     teacher: TeacherConfig | None = None
     in_channels: int = 6
+    frozen_images: bool = False
 
     def __post_init__(self) -> None:
         """Checks what the types do not say."""
         if (self.kind == "teacher") != (self.teacher is not None):
             raise ValueError(f"teacher: {self.teacher} for a {self.kind}")
+        if self.frozen_images and self.teacher is None:
+            raise ValueError("frozen_images: a student sees no images")
         if not self.classes:
             raise ValueError("classes: none")
         if not self.voxel_size > 0:

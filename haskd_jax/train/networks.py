@@ -21,7 +21,8 @@ class Output(NamedTuple):
     Attributes:
         features: [V, F] penultimate.
         logits: [V, C] float32.
-        image_logits: [K, h, w, C] of a teacher that was given images, else None.
+        image_logits: [K, h, w, C] of a teacher that was given images and trains their encoder, else
+            None.
     """
 
     features: Float[Array, "V F"]
@@ -86,7 +87,10 @@ class Network:
                 "dropout_key": key,
             }
         outputs, state = self.apply(params, state, *args, train=train, **keywords)
-        return Output(*outputs), state
+        output = Output(*outputs)
+        if self.card.frozen_images:
+            output = output._replace(image_logits=None)  # there is nothing to train by them
+        return output, state
 
     @property
     def num_parameters(self) -> int:
@@ -122,7 +126,9 @@ def make_network(card: ModelCard, *, axis_name: str | tuple[str, ...] | None = N
         made["num_features"] = module.num_features
         if card.teacher is not None:
             module = _teacher(card, card.teacher, module, axis_name, rngs)
-        made["apply"], params, state = models.functional(module)
+        made["apply"], params, state = models.functional(
+            module, frozen=("encoder",) if card.frozen_images else ()
+        )
         return params, state
 
     # Traced, not run: drawing the parameters one by one would compile for ten seconds.

@@ -80,20 +80,48 @@ def supervised(
         terms["lovasz"] = losses.masked_mean(values, where=labelled, axis_name=axis_name)
         total = total + config.lovasz * terms["lovasz"]
     if config.image and output.image_logits is not None and inputs.views is not None:
-        terms["image"] = _image_loss(output.image_logits, inputs, axis_name)
+        # Frames that see nothing are padding.
+        seen = jnp.any(inputs.views.voxel_to_pixel >= 0, axis=1)
+        label = jnp.where(seen[:, None, None], inputs.views.label, -1)
+        terms["image"] = image_loss(output.image_logits, label, axis_name)
         total = total + config.image * terms["image"]
     return total, terms
 
 
-def _image_loss(logits: Float[Array, "K h w C"], inputs: Inputs, axis_name: str):
-    """2D cross entropy at the pixels of the feature map; frames that see nothing are padding."""
-    assert inputs.views is not None
-    stride = models.IMAGE_STRIDE
-    label = inputs.views.label[:, stride // 2 :: stride, stride // 2 :: stride]
-    height, width = label.shape[1:]  # a last row or column of a part of a pixel is left out
-    label = jnp.where(jnp.any(inputs.views.voxel_to_pixel >= 0, axis=1)[:, None, None], label, -1)
+def image_loss(
+    logits: Float[Array, "K h w C"], label: Int32[Array, "K H W"], axis_name: str | None = None
+) -> Float[Array, ""]:
+    """2D cross entropy at the pixels of the feature map.
+
+    Args:
+        logits: Of the image encoder.
+        label: Of the images, -1 ignored.
+        axis_name: The mesh axis.
+
+    Returns:
+        The mean over all labelled pixels; 0 where there are none.
+    """
+    label = labels_of_feature_map(label)
+    height, width = label.shape[1:]
     values = losses.cross_entropy(logits[:, :height, :width], label)
     return losses.masked_mean(values, where=label >= 0, axis_name=axis_name)
+
+
+def labels_of_feature_map(label: Int32[Array, "K H W"]) -> Int32[Array, "K h w"]:
+    """Labels at the centres of a feature map's pixels; a last part of a pixel is left out.
+
+    Args:
+        label: Of the images.
+
+    Returns:
+        A view, `models.IMAGE_STRIDE` times smaller.
+
+    Example:
+        >>> labels_of_feature_map(jnp.arange(64).reshape(1, 8, 8)).tolist()
+        [[[18, 22], [50, 54]]]
+    """
+    stride = models.IMAGE_STRIDE
+    return label[:, stride // 2 :: stride, stride // 2 :: stride]
 
 
 def heterogeneous(

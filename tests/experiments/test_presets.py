@@ -59,9 +59,38 @@ def weights(out, arm):
     return jax.tree.leaves(load_trained(out / arm)[1:])
 
 
+def does_nothing_again(main, command, out):
+    """The same command leaves every file of a finished run as it is, but for what tells of it."""
+    before = times(out)
+    assert main(command) == 0
+    assert times(out) == before
+
+
+def times(out):
+    told = {"report.html", "run.json", "prepare.json", "dataset.json"}
+    files = (
+        path
+        for path in out.rglob("*")
+        if path.is_file() and path.name not in told and path.name[0] != "."
+    )
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
+def goes_on_to_the_same_bits(main, command, out, arm):
+    """What is gone is done again, from the last checkpoint that is there."""
+    first = weights(out, arm)
+    shutil.rmtree(out / arm / "weights")
+    checkpoints = (out / arm / "checkpoints").iterdir()
+    shutil.rmtree(max(checkpoints, key=lambda path: int(path.name.split(".")[0])))
+    assert main(command) == 0
+    for one, other in zip(first, weights(out, arm), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_scannet(scannet_raw, tmp_path):
     out = tmp_path / "run"
-    assert scannet.main(["debug", "--raw", str(scannet_raw), "--out", str(out)]) == 0
+    command = ["debug", "--raw", str(scannet_raw), "--out", str(out)]
+    assert scannet.main(command) == 0
     for arm in ("plain", "teacher", "haskd"):
         found = results(out, arm)
         assert found["protocol"]["split"] == "val" and found["protocol"]["scenes"] == 1
@@ -72,26 +101,16 @@ def test_scannet(scannet_raw, tmp_path):
     terms = {name for line in log for name in line.get("terms", {})}
     assert {"cross_entropy", "ihd/logits", "asd"} <= terms
     assert sum("cycle" in line for line in log) == 2
+    does_nothing_again(scannet.main, command, out)
+    goes_on_to_the_same_bits(scannet.main, command, out, "plain")
 
 
 def test_synthrooms_does_only_what_is_not_done(tmp_path, capsys):
     out = tmp_path / "run"
     command = ["debug", "--out", str(out), "--arms", "plain"]
     assert synthrooms.main(command) == 0
-    before = {path: path.stat().st_mtime_ns for path in (out / "plain").rglob("*")}
-    first = weights(out, "plain")
-    assert synthrooms.main(command) == 0
-    assert {path: path.stat().st_mtime_ns for path in (out / "plain").rglob("*")} == before
-
-    # What is gone is done again, from the last checkpoint, to the same bits.
-    shutil.rmtree(out / "plain" / "weights")
-    last = max(
-        (out / "plain" / "checkpoints").iterdir(), key=lambda path: int(path.name.split(".")[0])
-    )
-    shutil.rmtree(last)
-    assert synthrooms.main(command) == 0
-    for one, other in zip(first, weights(out, "plain"), strict=True):
-        np.testing.assert_array_equal(one, other)
+    does_nothing_again(synthrooms.main, command, out)
+    goes_on_to_the_same_bits(synthrooms.main, command, out, "plain")
 
     # Another configuration is refused, by name, until it is asked for.
     changed = [*command, "--train.optimizer.learning-rate", "0.001"]
@@ -107,6 +126,25 @@ def test_s3dis_without_images_warns(s3dis_raw, tmp_path, capsys):
     found = results(out, "teacher")
     assert found["classes"] == list(S3DIS_CLASSES)
     assert found["protocol"]["split"] == "Area_5"
+    does_nothing_again(s3dis.main, command, out)
+    goes_on_to_the_same_bits(s3dis.main, command, out, "teacher")
+
+
+@pytest.mark.slow
+def test_a_teacher_of_all_rooms_teaches_offline(tmp_path):
+    """What it says of every training room, with and without labels, is kept and taught."""
+    out = tmp_path / "run"
+    command = ["debug", "--out", str(out), "--arms", "ihd", "--ihd.teaching", "offline"]
+    assert synthrooms.main(command) == 0
+    soft = {path.stem for path in (out / "teacher" / "soft_tta4").iterdir()}
+    config = json.loads((out / "ihd" / "config.json").read_text())
+    assert config["ihd"]["teaching"] == "offline"
+    prepared = {path.name for path in (out / "prepared").glob("scene0*")}
+    assert len(soft) == 4 and soft < prepared  # one of five is held back for calibration
+    log = [json.loads(line) for line in (out / "ihd" / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["terms"]["ihd/logits"] > 0 for line in log if "terms" in line)
+    does_nothing_again(synthrooms.main, command, out)
+    goes_on_to_the_same_bits(synthrooms.main, command, out, "ihd")
 
 
 class TestBadInput:

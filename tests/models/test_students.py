@@ -26,6 +26,10 @@ from .scenes import (
 P = PartitionSpec
 FAMILIES = [models.MinkUNet, models.SPVCNN]
 families = pytest.mark.parametrize("family", FAMILIES)
+# The second family shares all but its point branch with the first.
+families_first_quick = pytest.mark.parametrize(
+    "family", [FAMILIES[0], pytest.param(FAMILIES[1], marks=pytest.mark.slow)]
+)
 
 
 def make(family, shape=SHAPE, **options):
@@ -68,7 +72,7 @@ def test_every_parameter_is_trained(family):
     assert dead == []
 
 
-@families
+@families_first_quick
 def test_overfits_one_scene(family):
     apply, params, state = train(make(family), scene(), steps=60)
     assert accuracy(apply, params, state, scene()) >= 0.98
@@ -112,7 +116,7 @@ def test_published_sizes(name, millions):
     assert round(size / 1e6, 1) == millions
 
 
-@families
+@families_first_quick
 def test_bfloat16(family):
     data = scene()
 
@@ -187,6 +191,7 @@ def test_distilled_student_costs_nothing_more(family):
     assert str(jax.make_jaxpr(inference)(distilled, distilled_state, *args)) == str(plain)
 
 
+@pytest.mark.slow  # as tests/train/test_distributed.py does with whole trainings
 def test_two_devices_train_as_one():
     """Two scenes in one batch, and one scene on each of two devices: the same step."""
     both = scene(seeds=(0, 1), capacities=tuple(2 * c for c in CAPACITIES))

@@ -33,7 +33,13 @@ def _assert_close(tree, reference):
         assert common.max_relative_error(a, np.asarray(b, np.float64)) <= TOLERANCE
 
 
-@every_implementation
+@pytest.mark.parametrize(
+    "implementation",
+    [
+        pytest.param("xla", marks=pytest.mark.slow),  # compiles for 20 s
+        pytest.param("native", marks=common.needs_native),
+    ],
+)
 def test_vmap_over_clouds(implementation):
     """The same grids and maps to the bit, the same loss and gradients."""
     step = small_net.loss_and_gradients(implementation)

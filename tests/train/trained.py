@@ -69,11 +69,14 @@ def make_student(classes=CLASSES) -> Network:
     return make_network(ModelCard("student", SMALL, "rooms", classes, VOXEL_SIZE))
 
 
-def make_teacher() -> Network:
+def make_teacher(*, frozen_images: bool = False) -> Network:
     config = TeacherConfig(
         image_channels=(8, 8), image_blocks=1, image_features=8, pooling="mean", tolerance=0.5
     )
-    return make_network(ModelCard("teacher", SMALL, "rooms", CLASSES, VOXEL_SIZE, config))
+    card = ModelCard(
+        "teacher", SMALL, "rooms", CLASSES, VOXEL_SIZE, config, frozen_images=frozen_images
+    )
+    return make_network(card)
 
 
 def weights(network: Network, seed: int = 0):

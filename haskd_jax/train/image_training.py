@@ -1,0 +1,353 @@
+"""Trains a teacher's image encoder by itself: 2D segmentation of single frames.
+
+An encoder needs more frames than a teacher's training shows it, and frames with 2D labels need no
+points. Teachers then use it as it is, see `start_from`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+from flax import nnx
+from jaxtyping import ArrayLike, Integer, PyTree
+
+from haskd_jax import models
+from haskd_jax.data import DataError, load_scene, read_dataset
+from haskd_jax.data.prepared import read_json
+from haskd_jax.files import write_json
+from haskd_jax.train.checkpoints import Checkpoints, load_weights, save_weights
+from haskd_jax.train.config import OptimizerConfig
+from haskd_jax.train.image_augmentation import augment_images
+from haskd_jax.train.inputs import Views
+from haskd_jax.train.log import Log
+from haskd_jax.train.metrics import count_on_host, iou, mean_iou
+from haskd_jax.train.networks import Network
+from haskd_jax.train.objectives import image_loss, labels_of_feature_map
+from haskd_jax.train.optimizer import make_optimizer
+from haskd_jax.train.state import TrainState, init_state
+
+ENCODER = "encoder.json"
+_CONFIG = "config.json"
+_FORMAT, _VERSION = "haskd-image-encoder", 1
+Array = np.ndarray
+Show = Callable[[int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class ImageTrainingConfig:
+    """How an image encoder is trained.
+
+    Attributes:
+        channels: Widths at strides 4, 8, 16 and so on; as `TeacherConfig.image_channels`.
+        blocks: As `TeacherConfig.image_blocks`.
+        features: As `TeacherConfig.image_features`.
+        steps: Batches in all.
+        batch_size: Frames of a batch.
+        learning_rate: The peak of one cycle, of AdamW.
+        weight_decay: Of AdamW.
+        seed: Of parameters, order and augmentation.
+        log_every: Steps between lines of the log.
+        save_every: Steps between checkpoints.
+    """
+
+    channels: tuple[int, ...] = (32, 64, 128)
+    blocks: int = 2
+    features: int = 64
+    steps: int = 20000
+    batch_size: int = 8
+    learning_rate: float = 0.008
+    weight_decay: float = 0.05
+    seed: int = 0
+    log_every: int = 100
+    save_every: int = 1000
+
+    def __post_init__(self) -> None:
+        """Checks what the types do not say."""
+        for name in ("steps", "batch_size", "log_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)}, expected 1 or more")
+
+
+def train_encoder(
+    config: ImageTrainingConfig,
+    root: Path,
+    scenes: Sequence[str],
+    folder: Path,
+    *,
+    held_back: Sequence[str] = (),
+    show: Show | None = None,
+) -> dict[str, Any]:
+    """Trains on one device, going on where an earlier run of the same training was ended.
+
+    Args:
+        config: How.
+        root: The prepared root.
+        scenes: Whose frames are learnt from; those without 2D labels are left out.
+        folder: Gets checkpoints, log, weights and encoder.json.
+        held_back: Scenes on whose frames the encoder is scored at the end.
+        show: Told of every step that is logged.
+
+    Returns:
+        What encoder.json says: shape, classes, and the IoU over the pixels of the held-back frames.
+
+    Raises:
+        DataError: No scene has labelled frames, or frames differ in size.
+        ValueError: The folder holds a training with another configuration.
+        FloatingPointError: The loss is not finite.
+    """
+    classes = tuple(read_dataset(root)["classes"])
+    _claim(folder, {"images": config, "scenes": scenes, "classes": classes})
+    if (folder / ENCODER).exists():
+        return read_encoder(folder)
+    frames = _labelled_frames(root, scenes)
+    apply, init = _network(config, len(classes))
+    optimizer = make_optimizer(
+        OptimizerConfig(learning_rate=config.learning_rate, weight_decay=config.weight_decay),
+        config.steps,
+    )
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state: TrainState, colour, label):
+        key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+        views = augment_images(key, _views(colour, label))
+
+        def loss(params):
+            seen = jnp.ones(len(colour), bool)
+            (_, logits), new = apply(params, state.state, views.images, seen, train=True)
+            return image_loss(logits, views.label), new
+
+        (value, running), gradients = jax.value_and_grad(loss, has_aux=True)(
+            state.params["network"]
+        )
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes Python floats and float32
+            updates, opt_state = optimizer.update(
+                {"network": gradients}, state.opt_state, state.params
+            )
+            params = jax.tree.map(jnp.add, state.params, updates)
+        new = replace(state, step=state.step + 1, params=params, state=running, opt_state=opt_state)
+        return new, value
+
+    with ExitStack() as stack:
+        params, running = init()
+        with jax.numpy_dtype_promotion("standard"):
+            state = init_state({"network": params}, running, optimizer, seed=config.seed, ema=False)
+        checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints"))
+        restored = checkpoints.restore(state)
+        done = 0
+        if restored is not None:
+            done, state = restored.step, restored.state
+        log = stack.enter_context(Log(folder, step=done))
+        for colour, label in _batches(root, frames, config, done):
+            state, value = step(state, colour, label)
+            done += 1
+            if done % config.log_every == 0 or done == config.steps:
+                if not np.isfinite(value):
+                    raise FloatingPointError(
+                        f"step {done}: the loss is {value}: lower learning_rate "
+                        f"({config.learning_rate}), or look at the scenes with haskd doctor"
+                    )
+                log.write(done, loss=float(value))
+                if show is not None:
+                    show(done, {"loss": float(value)})
+            if done % config.save_every == 0:
+                checkpoints.save(done, state, {})
+        weights = jax.tree.map(np.asarray, (state.params["network"], state.state))
+        save_weights(folder, *weights)
+        found = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "channels": list(config.channels),
+            "blocks": config.blocks,
+            "features": config.features,
+            "classes": list(classes),
+            "frames": len(frames),
+            "steps": config.steps,
+            **_score(jax.jit(partial(apply, train=False)), weights, root, held_back, len(classes)),
+        }
+        write_json(folder / ENCODER, found)
+    return found
+
+
+def read_encoder(folder: str | Path) -> dict[str, Any]:
+    """What `train_encoder` left to say of an encoder.
+
+    Args:
+        folder: Of its training.
+
+    Returns:
+        What encoder.json says.
+
+    Raises:
+        ValueError: The file is of another kind.
+        DataError: It is missing: the training has not ended, or it is another folder.
+
+    Example:
+        >>> read_encoder("no/encoder")
+        Traceback (most recent call last):
+        ...
+        haskd_jax.data.errors.DataError: no/encoder/encoder.json: missing
+    """
+    path = Path(folder) / ENCODER
+    found = read_json(path)
+    if not isinstance(found, dict) or found.get("format") != _FORMAT:
+        raise ValueError(f"{path}: not the description of an image encoder")
+    if found.get("version") != _VERSION:
+        raise ValueError(f"{path}: version {found.get('version')}, expected {_VERSION}")
+    return found
+
+
+def start_from(network: Network, folder: str | Path) -> Network:
+    """A teacher whose image encoder is not drawn at random, nor trained with it.
+
+    The few frames that a teacher's training shows would be learnt by heart: frozen, the encoder
+    says of them what it says of frames of new scenes.
+
+    Args:
+        network: A teacher whose card says `frozen_images`.
+        folder: Of a training by `train_encoder`.
+
+    Returns:
+        The same network with another `init`.
+
+    Raises:
+        ValueError: It is no such teacher, or its encoder or classes are others.
+        DataError: There is no encoder.
+    """
+    about, teacher = read_encoder(folder), network.card.teacher
+    if teacher is None or not network.card.frozen_images:
+        raise ValueError("network: an encoder is for teachers whose card says frozen_images")
+    for option, wanted, name in (
+        ("teacher.image_channels", list(teacher.image_channels), "channels"),
+        ("teacher.image_blocks", teacher.image_blocks, "blocks"),
+        ("teacher.image_features", teacher.image_features, "features"),
+        ("classes", list(network.card.classes), "classes"),
+    ):
+        if about[name] != wanted:
+            raise ValueError(f"{option}: {wanted}, but the encoder in {folder} has {about[name]}")
+    config = ImageTrainingConfig(
+        teacher.image_channels, teacher.image_blocks, teacher.image_features
+    )
+    _, init_encoder = _network(config, len(network.card.classes))
+    params, running = load_weights(folder, *jax.eval_shape(init_encoder))
+    encoder = _merged(params, running)
+
+    def init(seed):
+        drawn, state = network.init(seed)
+        return drawn, {**state, "encoder": encoder}
+
+    return replace(network, init=init)
+
+
+def _merged(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Two nested dictionaries that share no leaf."""
+    merged = dict(one)
+    for name, value in other.items():
+        merged[name] = _merged(one[name], value) if name in one else value
+    return merged
+
+
+def _claim(folder: Path, wanted: dict[str, Any]) -> None:
+    """Refuses the folder of another training."""
+    wanted = msgspec.json.decode(msgspec.json.encode(wanted))  # tuples become lists, as in the file
+    path = folder / _CONFIG
+    if path.exists():
+        found = read_json(path)
+        differing = [name for name in wanted if found.get(name) != wanted[name]]
+        if differing:
+            raise ValueError(
+                f"{folder} holds a training with other {', '.join(differing)}: give another --out, "
+                "or remove it"
+            )
+    write_json(path, wanted)
+
+
+def _labelled_frames(root: Path, scenes: Sequence[str]) -> list[tuple[str, int]]:
+    """Scene and number of every frame that has a 2D label."""
+    found: list[tuple[str, int]] = []
+    sizes: dict[tuple[int, ...], str] = {}
+    for name in scenes:
+        frames = load_scene(root / name).frames
+        if frames.label is None or not len(frames):
+            continue
+        sizes.setdefault(frames.colour.shape[1:3], name)
+        found += [(name, number) for number in range(len(frames))]
+    if not found:
+        raise DataError(root, f"none of {len(scenes)} scenes has frames with 2D labels")
+    if len(sizes) > 1:
+        words = ", ".join(f"{w} x {h} in {name}" for (h, w), name in sizes.items())
+        raise DataError(root, f"frames of {words}: prepare them again with one frame size")
+    return found
+
+
+def _read(root: Path, frame: tuple[str, int]) -> tuple[Array, Array]:
+    name, number = frame
+    frames = load_scene(root / name).frames
+    assert frames.label is not None  # or it would not be in the list
+    return np.array(frames.colour[number]), np.array(frames.label[number], np.int32)
+
+
+def _batches(
+    root: Path, frames: Sequence[tuple[str, int]], config: ImageTrainingConfig, start: int
+) -> Iterator[tuple[Array, Array]]:
+    """Every frame once an epoch; batch i is the same wherever the iteration starts."""
+    # Imported here, as in `data.loader_iterator`.
+    import grain
+
+    order = grain.MapDataset.source(frames).seed(config.seed).shuffle().repeat()
+    batches = order.map(partial(_read, root)).batch(config.batch_size)
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+    return iter(batches[start : config.steps].to_iter_dataset(options))
+
+
+def _network(config: ImageTrainingConfig, num_classes: int):
+    """The encoder as a pure function, and what draws it."""
+    shape = models.ImageEncoderConfig(config.channels, config.blocks, config.features)
+    made: list[Any] = []
+
+    def init(seed):
+        rngs = nnx.Rngs(params=jax.random.key(seed))
+        encoder = models.ImageEncoder(shape, num_classes=num_classes, rngs=rngs)
+        apply, params, state = models.functional(encoder)
+        made.append(apply)
+        return params, state
+
+    jax.eval_shape(init, 0)
+    return made[0], lambda: jax.jit(init)(config.seed)
+
+
+def _views(colour: Integer[ArrayLike, "K H W 3"], label: Integer[ArrayLike, "K H W"]) -> Views:
+    """Frames that no voxel looks up."""
+    count = jnp.shape(colour)[0]
+    return Views(
+        images=jnp.asarray(colour).astype(jnp.float32) / 255,
+        voxel_to_pixel=jnp.zeros((count, 0), jnp.int32),
+        cues=jnp.zeros((count, 0, 3), jnp.float32),
+        label=jnp.asarray(label),
+    )
+
+
+def _score(
+    apply, weights: tuple[PyTree, PyTree], root: Path, scenes: Sequence[str], num_classes: int
+) -> dict[str, Any]:
+    """IoU over the labelled pixels of the feature maps of all frames."""
+    confusion = np.zeros((num_classes, num_classes + 1), np.int64)
+    for name in scenes:
+        frames = load_scene(root / name).frames
+        if frames.label is None or not len(frames):
+            continue
+        views = _views(np.asarray(frames.colour), np.asarray(frames.label, np.int32))
+        (_, logits), _ = apply(*weights, views.images, jnp.ones(len(frames), bool))
+        label = np.asarray(labels_of_feature_map(views.label))
+        predicted = np.asarray(jnp.argmax(logits, axis=-1))[:, : label.shape[1], : label.shape[2]]
+        confusion += count_on_host(label.ravel(), predicted.ravel(), num_classes)
+    if not confusion.any():
+        return {}
+    values = [None if np.isnan(value) else float(value) for value in iou(confusion)]
+    return {"held_back": list(scenes), "miou": mean_iou(confusion), "iou": values}
