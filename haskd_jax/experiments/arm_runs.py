@@ -322,7 +322,7 @@ class Arms:
                 self.scenes.root,
                 self.scenes.test,
                 split=self.scenes.split,
-                labels=self._labels(),
+                labels=self._labels(arm),
                 step=config.steps,
                 commit=self.commit,
                 ensemble=others,
@@ -344,13 +344,17 @@ class Arms:
             return [(snapshot.params, snapshot.state) for snapshot in found]
         return [load_weights(out / name, *shapes)]
 
-    def _labels(self) -> str:
+    def _labels(self, arm: Arm) -> str:
         """Which labels the training saw, in words."""
         scenes, config = self.scenes, self.experiment.scenes
         text = f"{len(scenes.labelled)} of {len(scenes.labelled) + len(scenes.unlabelled)} scenes"
         if config.labelled_points is not None:
             text += f", {config.labelled_points} points each"
-        return f"{text}, {len(scenes.calibration)} more for calibration"
+        text += f", {len(scenes.calibration)} more for calibration"
+        if self.experiment.encoder is not None and self._sees(arm):
+            frames = read_encoder(self.experiment.encoder)["frames"]
+            text += f", image encoder trained on {frames} labelled frames"
+        return text
 
 
 def run_arms(

@@ -230,7 +230,10 @@ def start_from(network: Network, folder: str | Path) -> Network:
         ("classes", list(network.card.classes), "classes"),
     ):
         if about[name] != wanted:
-            raise ValueError(f"{option}: {wanted}, but the encoder in {folder} has {about[name]}")
+            raise ValueError(
+                f"{option}: {wanted}, but the encoder in {folder} has {about[name]}: give another "
+                "encoder, or none"
+            )
     config = ImageTrainingConfig(
         teacher.image_channels, teacher.image_blocks, teacher.image_features
     )
@@ -287,10 +290,16 @@ def _labelled_frames(root: Path, scenes: Sequence[str]) -> list[tuple[str, int]]
 
 
 def _read(root: Path, frame: tuple[str, int]) -> tuple[Array, Array]:
+    """Colour and label of a frame of `_labelled_frames`, which checked the scene.
+
+    Opening a whole scene anew for every frame takes five times as long.
+    """
     name, number = frame
-    frames = load_scene(root / name).frames
-    assert frames.label is not None  # or it would not be in the list
-    return np.array(frames.colour[number]), np.array(frames.label[number], np.int32)
+    colour, label = (
+        np.load(root / name / f"frame_{array}.npy", mmap_mode="r", allow_pickle=False)[number]
+        for array in ("colour", "label")
+    )
+    return np.array(colour), np.array(label, np.int32)
 
 
 def _batches(

@@ -372,6 +372,7 @@ def test_what_nobody_saw_is_missing(scene):
         (lambda: scene_names("val", 100_001), "val: 100001 scenes"),
         (lambda: write_scannet_layout("nowhere", workers=0), "workers: 0"),
         (lambda: SynthRooms(train=-1), "train: -1 scenes"),
+        (lambda: SynthRooms(test=-1, first_test=4), "test, first_test: -1, 4"),
     ],
 )
 def test_bad_arguments(call, reason):

@@ -8,7 +8,7 @@ from typing import Any
 from haskd_jax.data.scannet import ScanNet
 from haskd_jax.data.scannet_labels import CLASSES
 from haskd_jax.data.synthrooms.generate import Options
-from haskd_jax.data.synthrooms.scannet_layout import Job, plan_scenes, write_scene
+from haskd_jax.data.synthrooms.scannet_layout import Job, plan_scenes, scene_names, write_scene
 from haskd_jax.data.synthrooms.style import StyleName
 from haskd_jax.data.writer import SceneWriter
 from haskd_jax.files import PARTIAL
@@ -24,6 +24,8 @@ class SynthRooms:
         test: How many to test on.
         style: Furniture, palettes and trajectories.
         test_style: The same for the test rooms; None is `style`.
+        first_test: Number of the first test room: those before it may have been looked at while
+            something was chosen.
         options: Sizes of the scans.
 
     Raises:
@@ -32,6 +34,8 @@ class SynthRooms:
     Example:
         >>> SynthRooms(train=1, val=1, test=1).scenes()
         {'scene0000_00': 'train', 'scene8000_00': 'val', 'scene9000_00': 'test'}
+        >>> list(SynthRooms(train=0, val=0, test=2, first_test=40).scenes())
+        ['scene9000_40', 'scene9000_41']
     """
 
     train: int = 100
@@ -39,6 +43,7 @@ class SynthRooms:
     test: int = 20
     style: StyleName = "a"
     test_style: StyleName | None = None
+    first_test: int = 0
     options: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:
@@ -79,5 +84,9 @@ class SynthRooms:
             ScanNet(Path(raw), frame_stride=1, frame_size=size).read(name, writer)
 
     def _jobs(self) -> dict[str, Job]:
-        counts = {"train": self.train, "val": self.val, "test": self.test}
-        return plan_scenes(counts, self.style, self.test_style)
+        if min(self.test, self.first_test) < 0:
+            raise ValueError(f"test, first_test: {self.test}, {self.first_test}: must be 0 or more")
+        counts = {"train": self.train, "val": self.val, "test": self.first_test + self.test}
+        passed = scene_names("test", self.first_test)
+        planned = plan_scenes(counts, self.style, self.test_style)
+        return {name: job for name, job in planned.items() if name not in passed}
