@@ -9,7 +9,7 @@ import tyro
 from haskd_jax.data import list_scenes
 from haskd_jax.data.few_labels import read_scene_list
 from haskd_jax.experiments.trained import guarded
-from haskd_jax.train.image_training import ImageTrainingConfig, train_encoder
+from haskd_jax.train.config import ImageTrainingConfig
 
 
 def pretrain(
@@ -22,7 +22,7 @@ def pretrain(
 ) -> int:
     """Trains an image encoder on the labelled frames of prepared scenes.
 
-    Teachers of the same shape then start from it: `haskd train scannet small --encoder OUT`. The
+    Teachers of the same shape then use it as it is: `haskd train scannet small --encoder OUT`. The
     same command goes on where it was ended.
 
     Args:
@@ -37,6 +37,7 @@ def pretrain(
     from rich.console import Console
 
     from haskd_jax.experiments.progress import bar
+    from haskd_jax.train.image_training import train_encoder
 
     names = list_scenes(data, split)
     if scenes is not None:

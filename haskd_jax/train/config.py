@@ -179,3 +179,38 @@ class TrainConfig:
         for name in ("evaluate_every", "threads"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: {getattr(self, name)}, expected 0 or more")
+
+
+@dataclass(frozen=True)
+class ImageTrainingConfig:
+    """How an image encoder is trained.
+
+    Attributes:
+        channels: Widths at strides 4, 8, 16 and so on; as `TeacherConfig.image_channels`.
+        blocks: As `TeacherConfig.image_blocks`.
+        features: As `TeacherConfig.image_features`.
+        steps: Batches in all.
+        batch_size: Frames of a batch.
+        learning_rate: The peak of one cycle, of AdamW.
+        weight_decay: Of AdamW.
+        seed: Of parameters, order and augmentation.
+        log_every: Steps between lines of the log.
+        save_every: Steps between checkpoints.
+    """
+
+    channels: tuple[int, ...] = (32, 64, 128)
+    blocks: int = 2
+    features: int = 64
+    steps: int = 20000
+    batch_size: int = 8
+    learning_rate: float = 0.008
+    weight_decay: float = 0.05
+    seed: int = 0
+    log_every: int = 100
+    save_every: int = 1000
+
+    def __post_init__(self) -> None:
+        """Checks what the types do not say."""
+        for name in ("steps", "batch_size", "log_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)}, expected 1 or more")

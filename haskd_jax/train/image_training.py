@@ -6,7 +6,7 @@ points. Teachers then use it as it is, see `start_from`.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from haskd_jax.data import DataError, load_scene, read_dataset
 from haskd_jax.data.prepared import read_json
 from haskd_jax.files import write_json
 from haskd_jax.train.checkpoints import Checkpoints, load_weights, save_weights
-from haskd_jax.train.config import OptimizerConfig
+from haskd_jax.train.config import ImageTrainingConfig, OptimizerConfig
 from haskd_jax.train.image_augmentation import augment_images
 from haskd_jax.train.inputs import Views
 from haskd_jax.train.log import Log
@@ -38,41 +38,6 @@ _CONFIG = "config.json"
 _FORMAT, _VERSION = "haskd-image-encoder", 1
 Array = np.ndarray
 Show = Callable[[int, Mapping[str, float]], None]
-
-
-@dataclass(frozen=True)
-class ImageTrainingConfig:
-    """How an image encoder is trained.
-
-    Attributes:
-        channels: Widths at strides 4, 8, 16 and so on; as `TeacherConfig.image_channels`.
-        blocks: As `TeacherConfig.image_blocks`.
-        features: As `TeacherConfig.image_features`.
-        steps: Batches in all.
-        batch_size: Frames of a batch.
-        learning_rate: The peak of one cycle, of AdamW.
-        weight_decay: Of AdamW.
-        seed: Of parameters, order and augmentation.
-        log_every: Steps between lines of the log.
-        save_every: Steps between checkpoints.
-    """
-
-    channels: tuple[int, ...] = (32, 64, 128)
-    blocks: int = 2
-    features: int = 64
-    steps: int = 20000
-    batch_size: int = 8
-    learning_rate: float = 0.008
-    weight_decay: float = 0.05
-    seed: int = 0
-    log_every: int = 100
-    save_every: int = 1000
-
-    def __post_init__(self) -> None:
-        """Checks what the types do not say."""
-        for name in ("steps", "batch_size", "log_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)}, expected 1 or more")
 
 
 def train_encoder(

@@ -130,6 +130,21 @@ def test_s3dis_without_images_warns(s3dis_raw, tmp_path, capsys):
     goes_on_to_the_same_bits(s3dis.main, command, out, "teacher")
 
 
+@pytest.mark.parametrize("preset", ["small", "all_labels", "few_labels", "full"])
+def test_the_encoder_that_comes_with_the_package_fits(preset):
+    from haskd_jax.data.scannet_labels import CLASSES
+    from haskd_jax.train.card import ModelCard
+    from haskd_jax.train.image_training import start_from
+    from haskd_jax.train.networks import make_network
+
+    found = synthrooms.PRESETS[preset][1]
+    card = ModelCard(
+        "teacher", found.model, "synthrooms", CLASSES, 0.08, found.teacher, frozen_images=True
+    )
+    teacher = make_network(card)
+    assert start_from(teacher, found.encoder).init is not teacher.init
+
+
 @pytest.mark.slow
 def test_a_teacher_of_all_rooms_teaches_offline(tmp_path):
     """What it says of every training room, with and without labels, is kept and taught."""

@@ -96,6 +96,8 @@ def test_wheel_without_compiler(tmp_path):
     env = {**os.environ, "CC": "/nonexistent/cc", "CXX": "/nonexistent/c++"}
     wheel, site = build_and_unpack(tmp_path, env)
     assert wheel.endswith("-py3-none-any.whl"), wheel
+    encoder = site / "haskd_jax" / "experiments" / "synthrooms_encoder"
+    assert (encoder / "encoder.json").exists() and any((encoder / "weights").rglob("*.ocdbt"))
     module, native, deviation = use(site, tmp_path, None)
     assert module.is_relative_to(site)
     assert not native

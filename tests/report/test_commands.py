@@ -6,7 +6,7 @@ import pytest
 from haskd_jax.experiments import report_cli, view_cli
 
 
-@pytest.mark.parametrize("name", ["report_cli", "view_cli"])
+@pytest.mark.parametrize("name", ["pretrain_cli", "report_cli", "view_cli"])
 def test_help_loads_nothing_heavy(name):
     code = (
         f"import sys\nfrom haskd_jax.experiments.{name} import main\n"

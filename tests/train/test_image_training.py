@@ -15,7 +15,8 @@ from haskd_jax.data.writer import SceneWriter
 from haskd_jax.experiments import pretrain_cli
 from haskd_jax.files import write_json
 from haskd_jax.train import image_training
-from haskd_jax.train.image_training import ImageTrainingConfig, start_from, train_encoder
+from haskd_jax.train.config import ImageTrainingConfig
+from haskd_jax.train.image_training import start_from, train_encoder
 from haskd_jax.train.inputs import make_inputs
 from tests.train.trained import CLASSES, VOXEL_SIZE, cloud, frame, make_student, make_teacher
 
