@@ -102,6 +102,8 @@ def write(folder: Path, stored: Stored) -> None:
         partial.mkdir(parents=True)
         if arrays:
             _checkpointer().save(_arrays_of(partial), args=ocp.args.PyTreeSave(arrays))
+            # Says where it was written, for stores that cannot rename: weights are given to others.
+            (_arrays_of(partial) / "commit_success.txt").unlink(missing_ok=True)
         body = {"info": stored.info, "leaves": leaves, "files": _file_checksums(partial)}
         text = json.dumps(
             {"format": _FORMAT, "version": _VERSION, "crc32": _checksum(body), **body},
