@@ -1,5 +1,6 @@
 """ASD: snapshots of training teach, each in the classes where it is adept."""
 
+import functools
 from typing import Literal
 
 import jax
@@ -88,16 +89,24 @@ def adeptness(
     if student:
         check_shape("student_iou", student[0], (num_classes,), "one IoU per class")
         _check_iou("student_iou", student[0])
-        table = jnp.concatenate([table, student[0][None]])
     elif known(margin) and margin != 0:
         raise ValueError(f"margin is {margin}, but there is no student_iou to compare with")
-
-    table = lax.stop_gradient(table)
-    calibrated = jnp.all(jnp.isfinite(table), axis=0)
     if counts is not None:
         counts = jnp.asarray(counts)
         check_shape("counts", counts, (num_classes,), "one count per class")
         check_not_negative("counts", counts)
+    if mode not in ("hard", "soft"):
+        raise ValueError(f'mode is {mode!r}, expected "hard" or "soft"')
+    return _shares(table, student, counts, temperature, margin, shrinkage, mode=mode)
+
+
+@functools.partial(jax.jit, static_argnames="mode")  # called between steps: one program, not thirty
+def _shares(table, student, counts, temperature, margin, shrinkage, *, mode):
+    """`adeptness` of checked arguments; `student` is a list of one or none."""
+    num_experts = len(table)
+    table = lax.stop_gradient(jnp.concatenate([table, *(iou[None] for iou in student)]))
+    calibrated = jnp.all(jnp.isfinite(table), axis=0)
+    if counts is not None:
         calibrated = calibrated & (counts > 0)
     table = jnp.where(calibrated[None], table, jnp.zeros_like(table))
     if counts is not None:
@@ -111,15 +120,13 @@ def adeptness(
     if mode == "hard":
         best = jnp.argmax(experts, axis=0)
         shares = jax.nn.one_hot(best, num_experts, dtype=table.dtype, axis=0)
-    elif mode == "soft":
+    else:
         scores = experts / jnp.asarray(temperature, table.dtype)
         scores = jnp.where(eligible, scores, jnp.full_like(scores, -jnp.inf))
         highest = jnp.max(scores, axis=0, keepdims=True)
         shares = jnp.exp(scores - jnp.where(jnp.isfinite(highest), highest, 0))
         total = jnp.sum(shares, axis=0)
         shares = shares / jnp.where(total > 0, total, jnp.ones_like(total))[None]
-    else:
-        raise ValueError(f'mode is {mode!r}, expected "hard" or "soft"')
     shares = jnp.where(eligible, shares, jnp.zeros_like(shares))
     return jnp.where(calibrated[None], shares, jnp.full_like(shares, 1 / num_experts))
 

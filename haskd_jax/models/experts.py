@@ -1,14 +1,13 @@
 """The expert bank: snapshots of one network side by side, and what each is adept at."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, Int32, Key, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Int32, Key, PyTree
 
 from haskd_jax import losses
 
@@ -49,15 +48,16 @@ def empty_bank(params: PyTree, state: PyTree, *, capacity: int, num_classes: int
     """
     if capacity < 1:
         raise ValueError(f"capacity={capacity}: must be 1 or more")
+    iou = np.full((capacity, num_classes), np.nan, np.float32)
+    # Banks are made on the host: XLA would compile a program for every shape.
     params, state = jax.tree.map(
-        lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), (params, state)
+        lambda leaf: np.zeros((capacity, *leaf.shape), leaf.dtype), (params, state)
     )
-    iou = jnp.full((capacity, num_classes), jnp.nan, jnp.float32)
-    return ExpertBank(params, state, iou, jnp.zeros(capacity, bool))
+    return ExpertBank(*jax.device_put((params, state, iou, np.zeros(capacity, bool))))
 
 
 def add_expert(
-    bank: ExpertBank, params: PyTree, state: PyTree, iou: Float[Array, " C"]
+    bank: ExpertBank, params: PyTree, state: PyTree, iou: Float[ArrayLike, " C"]
 ) -> ExpertBank:
     """Puts a snapshot into the first empty slot. Outside of `jit`.
 
@@ -76,16 +76,17 @@ def add_expert(
       >>> bank.params["w"][:, 0].tolist(), bank.filled.tolist()
       ([1.0, 0.0], [True, False])
     """
-    slot = int(bank.filled.sum())
+    slot = int(np.asarray(bank.filled).sum())
     if slot == len(bank.filled):
         raise ValueError(f"the bank holds {slot} experts and is full: give it a larger capacity")
-    params, state = jax.tree.map(
-        lambda slots, leaf: slots.at[slot].set(leaf),
-        (bank.params, bank.state),
-        (params, state),
-    )
-    iou = bank.iou.at[slot].set(jnp.asarray(iou, jnp.float32))
-    return replace(bank, params=params, state=state, iou=iou, filled=bank.filled.at[slot].set(True))
+
+    def put(slots, leaf):
+        slots = np.array(slots)
+        slots[slot] = leaf
+        return slots
+
+    slots = bank.params, bank.state, bank.iou, bank.filled
+    return ExpertBank(*jax.device_put(jax.tree.map(put, slots, (params, state, iou, True))))
 
 
 def bank_adeptness(bank: ExpertBank, **options) -> Float[Array, "M C"]:
@@ -106,10 +107,10 @@ def bank_adeptness(bank: ExpertBank, **options) -> Float[Array, "M C"]:
       [[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]
     """
     filled = np.flatnonzero(bank.filled)
-    omega = jnp.zeros(bank.iou.shape, jnp.float32)
-    if not filled.size:
-        return omega
-    return omega.at[filled].set(losses.adeptness(bank.iou[filled], **options))
+    omega = np.zeros(bank.iou.shape, np.float32)
+    if filled.size:
+        omega[filled] = losses.adeptness(np.asarray(bank.iou)[filled], **options)
+    return jax.device_put(omega)
 
 
 def all_experts(

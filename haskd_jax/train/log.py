@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -31,14 +32,12 @@ class Log:
         from tensorboardX import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
+        self._wandb = None if wandb is None else _start_wandb(wandb, folder)
         path = folder / METRICS
         _keep_until(path, step)
         self._file = path.open("a", encoding="utf-8")
         # Events after `purge_step` of earlier runs are hidden by TensorBoard.
         self._events = SummaryWriter(str(folder / "events"), purge_step=step or None)
-        self._wandb = None
-        if wandb is not None:
-            self._wandb = _start_wandb(wandb, folder)
 
     def write(self, step: int, **values: Any) -> None:
         """One line: `step`, and values that JSON can hold; NaN becomes null."""
@@ -139,4 +138,9 @@ def _start_wandb(project: str, folder: Path) -> Any:
         raise ValueError(
             f"wandb: {project!r} is asked for, but wandb is not installed: pip install wandb"
         ) from error
-    return wandb.init(project=project, name=folder.name, dir=str(folder), resume="allow")
+    path = folder / "wandb_id.txt"
+    if not path.exists():
+        write_text(path, uuid.uuid4().hex[:12])
+    # A training that goes on goes on in the same run.
+    run = path.read_text(encoding="utf-8")
+    return wandb.init(project=project, name=folder.name, dir=str(folder), id=run, resume="allow")

@@ -87,12 +87,19 @@ def fit(
     if ends and calibrate is None:
         raise ValueError("calibrate: None, but the cyclic schedule leaves snapshots to calibrate")
     optimizer = make_optimizer(config.optimizer, config.steps)
-    rate = make_schedule(config.optimizer, max(1, config.steps // config.optimizer.accumulate))
+    # Under jit it is one program; operation by operation it would be twenty.
+    rate = jax.jit(
+        make_schedule(config.optimizer, max(1, config.steps // config.optimizer.accumulate))
+    )
     step = make_step(task, optimizer, mesh)
     state = task.init(optimizer, mesh)
     guides = Guides() if guides is None else guides
     capacities = {size[0]: size for size in loader.capacities or ()}
     first_process = jax.process_index() == 0
+
+    def put(guides: Guides) -> Guides:
+        # From the host: between devices XLA compiles a program for every shape.
+        return jax.device_put(jax.tree.map(np.asarray, guides), replicated(mesh))
 
     with ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", keep=config.keep))
@@ -112,7 +119,7 @@ def fit(
             experts = snapshots.load(*_like(state), up_to_step=done)
         if online:
             guides = with_experts(guides, experts, len(ends) - 1, task.asd)
-        on_devices = jax.device_put(guides, replicated(mesh))
+        on_devices = put(guides)
         log = stack.enter_context(Log(folder, step=done, enabled=first_process, wandb=wandb))
         terminated = stack.enter_context(_sigterm())
         compilations = count_compilations()
@@ -169,7 +176,7 @@ def fit(
                 scores = {"miou": float(np.mean(iou[np.isfinite(iou)]))}
                 if online:
                     guides = with_experts(guides, experts, len(ends) - 1, task.asd)
-                    on_devices = jax.device_put(guides, replicated(mesh))
+                    on_devices = put(guides)
                 log.write(
                     done,
                     cycle=snapshot.cycle,
@@ -215,7 +222,7 @@ def with_experts(
         first.params, first.state, capacity=capacity, num_classes=len(first.iou)
     )
     for snapshot in snapshots[:capacity]:
-        iou = jnp.asarray(snapshot.iou, jnp.float32)
+        iou = snapshot.iou.astype(np.float32)
         bank = models.add_expert(bank, snapshot.params, snapshot.state, iou)
     if config.control:
         filled = np.asarray(bank.filled)

@@ -101,6 +101,8 @@ def test_scannet(scannet_raw, tmp_path):
     terms = {name for line in log for name in line.get("terms", {})}
     assert {"cross_entropy", "ihd/logits", "asd"} <= terms
     assert sum("cycle" in line for line in log) == 2
+    # Of one capacity, with and without experts, and a handful beside.
+    assert log[-1]["compilations"] <= 2 + 5
     does_nothing_again(scannet.main, command, out)
     goes_on_to_the_same_bits(scannet.main, command, out, "plain")
 

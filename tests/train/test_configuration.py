@@ -1,7 +1,10 @@
 """Cards, configurations, schedules, logs: what a training is before its first step."""
 
 import json
+import math
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -197,3 +200,30 @@ class TestLog:
         with Log(tmp_path / "none", step=0, enabled=False) as log:
             log.write(1, loss=1.0)
         assert not (tmp_path / "none").exists()
+
+    def test_wandb_gets_the_numbers_in_one_run_however_often_it_goes_on(
+        self, tmp_path, monkeypatch
+    ):
+        """Of the real package `init(id=..., resume="allow")`, `log` and `finish` are called."""
+        runs, logged, ended = [], [], []
+        run = SimpleNamespace(
+            log=lambda values, step: logged.append((step, values)), finish=lambda: ended.append(1)
+        )
+        monkeypatch.setitem(
+            sys.modules, "wandb", SimpleNamespace(init=lambda **given: runs.append(given) or run)
+        )
+        for step in (0, 1):
+            with Log(tmp_path / "plain", step=step, wandb="rooms") as log:
+                log.write(step + 1, loss=0.5, terms={"asd": 2.0}, iou=[1.0], nothing=math.nan)
+        first, second = runs
+        assert first == second and first["resume"] == "allow" and first["id"]
+        assert (first["project"], first["name"]) == ("rooms", "plain")
+        assert logged == [(step, {"loss": 0.5, "terms/asd": 2.0}) for step in (1, 2)]
+        assert len(ended) == 2
+
+    def test_wandb_that_is_not_there(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "wandb", None)
+        with pytest.raises(
+            ValueError, match="wandb: 'rooms' is asked for, but wandb is not installed"
+        ):
+            Log(tmp_path, step=0, wandb="rooms")
