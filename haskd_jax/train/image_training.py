@@ -1,7 +1,7 @@
 """Trains a teacher's image encoder by itself: 2D segmentation of single frames.
 
 An encoder needs more frames than a teacher's training shows it, and frames with 2D labels need no
-points. Teachers then use it as it is, see `start_from`.
+points. Teachers then use it as it is, see `image_encoders.start_from`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,27 +15,25 @@ import jax
 import jax.numpy as jnp
 import msgspec
 import numpy as np
-from flax import nnx
-from jaxtyping import ArrayLike, Integer, PyTree
+import optax
+from jaxtyping import ArrayLike, Float, Integer, PyTree
 
 from haskd_jax import models
 from haskd_jax.data import DataError, load_scene, read_dataset
 from haskd_jax.data.prepared import read_json
 from haskd_jax.files import write_json
-from haskd_jax.train.checkpoints import Checkpoints, load_weights, save_weights
+from haskd_jax.train.checkpoints import Checkpoints, save_weights
 from haskd_jax.train.config import ImageTrainingConfig, OptimizerConfig
 from haskd_jax.train.image_augmentation import augment_images
+from haskd_jax.train.image_encoders import ENCODER, FORMAT, VERSION, make_encoder, read_encoder
 from haskd_jax.train.inputs import Views
 from haskd_jax.train.log import Log
 from haskd_jax.train.metrics import count_on_host, iou, mean_iou
-from haskd_jax.train.networks import Network
 from haskd_jax.train.objectives import image_loss, labels_of_feature_map
 from haskd_jax.train.optimizer import make_optimizer
 from haskd_jax.train.state import TrainState, init_state
 
-ENCODER = "encoder.json"
 _CONFIG = "config.json"
-_FORMAT, _VERSION = "haskd-image-encoder", 1
 Array = np.ndarray
 Show = Callable[[int, Mapping[str, float]], None]
 
@@ -68,41 +66,22 @@ def train_encoder(
         FloatingPointError: The loss is not finite.
     """
     classes = tuple(read_dataset(root)["classes"])
-    _claim(folder, {"images": config, "scenes": scenes, "classes": classes})
+    _claim(folder, {"images": config, "scenes": scenes, "held_back": held_back, "classes": classes})
     if (folder / ENCODER).exists():
         return read_encoder(folder)
     frames = _labelled_frames(root, scenes)
-    apply, init = _network(config, len(classes))
+    shape = models.ImageEncoderConfig(config.channels, config.blocks, config.features)
+    apply, init = make_encoder(shape, len(classes))
     optimizer = make_optimizer(
         OptimizerConfig(learning_rate=config.learning_rate, weight_decay=config.weight_decay),
         config.steps,
     )
-
-    @partial(jax.jit, donate_argnums=0)
-    def step(state: TrainState, colour, label):
-        key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-        views = augment_images(key, _views(colour, label))
-
-        def loss(params):
-            seen = jnp.ones(len(colour), bool)
-            (_, logits), new = apply(params, state.state, views.images, seen, train=True)
-            return image_loss(logits, views.label), new
-
-        (value, running), gradients = jax.value_and_grad(loss, has_aux=True)(
-            state.params["network"]
-        )
-        with jax.numpy_dtype_promotion("standard"):  # optax mixes Python floats and float32
-            updates, opt_state = optimizer.update(
-                {"network": gradients}, state.opt_state, state.params
-            )
-            params = jax.tree.map(jnp.add, state.params, updates)
-        new = replace(state, step=state.step + 1, params=params, state=running, opt_state=opt_state)
-        return new, value
+    step = _make_step(apply, optimizer)
+    params, running = jax.jit(init)(config.seed)
+    with jax.numpy_dtype_promotion("standard"):
+        state = init_state({"network": params}, running, optimizer, seed=config.seed, ema=False)
 
     with ExitStack() as stack:
-        params, running = init()
-        with jax.numpy_dtype_promotion("standard"):
-            state = init_state({"network": params}, running, optimizer, seed=config.seed, ema=False)
         checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints"))
         restored = checkpoints.restore(state)
         done = 0
@@ -123,102 +102,47 @@ def train_encoder(
                     show(done, {"loss": float(value)})
             if done % config.save_every == 0:
                 checkpoints.save(done, state, {})
-        weights = jax.tree.map(np.asarray, (state.params["network"], state.state))
-        save_weights(folder, *weights)
-        found = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "channels": list(config.channels),
-            "blocks": config.blocks,
-            "features": config.features,
-            "classes": list(classes),
-            "frames": len(frames),
-            "steps": config.steps,
-            **_score(jax.jit(partial(apply, train=False)), weights, root, held_back, len(classes)),
-        }
-        write_json(folder / ENCODER, found)
+
+    weights = jax.tree.map(np.asarray, (state.params["network"], state.state))
+    save_weights(folder, *weights)
+    found = {
+        "format": FORMAT,
+        "version": VERSION,
+        "channels": list(config.channels),
+        "blocks": config.blocks,
+        "features": config.features,
+        "classes": list(classes),
+        "frames": len(frames),
+        "steps": config.steps,
+        **_score(jax.jit(partial(apply, train=False)), weights, root, held_back, len(classes)),
+    }
+    write_json(folder / ENCODER, found)
     return found
 
 
-def read_encoder(folder: str | Path) -> dict[str, Any]:
-    """What `train_encoder` left to say of an encoder.
+def _make_step(
+    apply: Callable[..., Any], optimizer: optax.GradientTransformation
+) -> Callable[..., tuple[TrainState, Float[jax.Array, ""]]]:
+    """From a state and a batch of frames and 2D labels to the next state and the loss."""
 
-    Args:
-        folder: Of its training.
+    @partial(jax.jit, donate_argnums=0)
+    def step(state: TrainState, colour, label):
+        key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+        views = augment_images(key, _views(colour, label))
+        seen = jnp.ones(len(colour), bool)
 
-    Returns:
-        What encoder.json says.
+        def loss(params):
+            (_, logits), new = apply(params["network"], state.state, views.images, seen, train=True)
+            return image_loss(logits, views.label), new
 
-    Raises:
-        ValueError: The file is of another kind.
-        DataError: It is missing: the training has not ended, or it is another folder.
+        (value, running), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes Python floats and float32
+            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+        new = replace(state, step=state.step + 1, params=params, state=running, opt_state=opt_state)
+        return new, value
 
-    Example:
-        >>> read_encoder("no/encoder")
-        Traceback (most recent call last):
-        ...
-        haskd_jax.data.errors.DataError: no/encoder/encoder.json: missing
-    """
-    path = Path(folder) / ENCODER
-    found = read_json(path)
-    if not isinstance(found, dict) or found.get("format") != _FORMAT:
-        raise ValueError(f"{path}: not the description of an image encoder")
-    if found.get("version") != _VERSION:
-        raise ValueError(f"{path}: version {found.get('version')}, expected {_VERSION}")
-    return found
-
-
-def start_from(network: Network, folder: str | Path) -> Network:
-    """A teacher whose image encoder is not drawn at random, nor trained with it.
-
-    The few frames that a teacher's training shows would be learnt by heart: frozen, the encoder
-    says of them what it says of frames of new scenes.
-
-    Args:
-        network: A teacher whose card says `frozen_images`.
-        folder: Of a training by `train_encoder`.
-
-    Returns:
-        The same network with another `init`.
-
-    Raises:
-        ValueError: It is no such teacher, or its encoder or classes are others.
-        DataError: There is no encoder.
-    """
-    about, teacher = read_encoder(folder), network.card.teacher
-    if teacher is None or not network.card.frozen_images:
-        raise ValueError("network: an encoder is for teachers whose card says frozen_images")
-    for option, wanted, name in (
-        ("teacher.image_channels", list(teacher.image_channels), "channels"),
-        ("teacher.image_blocks", teacher.image_blocks, "blocks"),
-        ("teacher.image_features", teacher.image_features, "features"),
-        ("classes", list(network.card.classes), "classes"),
-    ):
-        if about[name] != wanted:
-            raise ValueError(
-                f"{option}: {wanted}, but the encoder in {folder} has {about[name]}: give another "
-                "encoder, or none"
-            )
-    config = ImageTrainingConfig(
-        teacher.image_channels, teacher.image_blocks, teacher.image_features
-    )
-    _, init_encoder = _network(config, len(network.card.classes))
-    params, running = load_weights(folder, *jax.eval_shape(init_encoder))
-    encoder = _merged(params, running)
-
-    def init(seed):
-        drawn, state = network.init(seed)
-        return drawn, {**state, "encoder": encoder}
-
-    return replace(network, init=init)
-
-
-def _merged(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Two nested dictionaries that share no leaf."""
-    merged = dict(one)
-    for name, value in other.items():
-        merged[name] = _merged(one[name], value) if name in one else value
-    return merged
+    return step
 
 
 def _claim(folder: Path, wanted: dict[str, Any]) -> None:
@@ -278,22 +202,6 @@ def _batches(
     batches = order.map(partial(_read, root)).batch(config.batch_size)
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
     return iter(batches[start : config.steps].to_iter_dataset(options))
-
-
-def _network(config: ImageTrainingConfig, num_classes: int):
-    """The encoder as a pure function, and what draws it."""
-    shape = models.ImageEncoderConfig(config.channels, config.blocks, config.features)
-    made: list[Any] = []
-
-    def init(seed):
-        rngs = nnx.Rngs(params=jax.random.key(seed))
-        encoder = models.ImageEncoder(shape, num_classes=num_classes, rngs=rngs)
-        apply, params, state = models.functional(encoder)
-        made.append(apply)
-        return params, state
-
-    jax.eval_shape(init, 0)
-    return made[0], lambda: jax.jit(init)(config.seed)
 
 
 def _views(colour: Integer[ArrayLike, "K H W 3"], label: Integer[ArrayLike, "K H W"]) -> Views:

@@ -94,7 +94,9 @@ class Network:
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers training changes."""
+        """How many numbers the network learnt, those of a frozen encoder among them."""
+        if self.card.frozen_images:
+            return make_network(replace(self.card, frozen_images=False)).num_parameters
         return sum(leaf.size for leaf in jax.tree.leaves(self.shapes[0]))
 
 

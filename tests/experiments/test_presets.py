@@ -136,7 +136,7 @@ def test_s3dis_without_images_warns(s3dis_raw, tmp_path, capsys):
 def test_the_encoder_that_comes_with_the_package_fits(preset):
     from haskd_jax.data.scannet_labels import CLASSES
     from haskd_jax.train.card import ModelCard
-    from haskd_jax.train.image_training import start_from
+    from haskd_jax.train.image_encoders import start_from
     from haskd_jax.train.networks import make_network
 
     found = synthrooms.PRESETS[preset][1]

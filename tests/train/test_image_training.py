@@ -16,7 +16,8 @@ from haskd_jax.experiments import pretrain_cli
 from haskd_jax.files import write_json
 from haskd_jax.train import image_training
 from haskd_jax.train.config import ImageTrainingConfig
-from haskd_jax.train.image_training import start_from, train_encoder
+from haskd_jax.train.image_encoders import read_encoder, start_from
+from haskd_jax.train.image_training import train_encoder
 from haskd_jax.train.inputs import make_inputs
 from tests.train.trained import CLASSES, VOXEL_SIZE, cloud, frame, make_student, make_teacher
 
@@ -81,7 +82,7 @@ def test_it_learns(trained):
     assert found["miou"] > 0.8 and found["held_back"] == ["c"]
     assert [value is None for value in found["iou"]] == [False, True, False, True]
     assert (found["frames"], found["steps"]) == (12, 60)
-    assert image_training.read_encoder(folder) == found
+    assert read_encoder(folder) == found
 
 
 def test_it_goes_on_to_the_same_bits(root, trained, tmp_path):
@@ -154,6 +155,7 @@ def test_training_leaves_it_as_it_is(root, trained):
     gradients, new = step(params, state, batch)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(gradients["adapters"]))
     jax.tree.map(np.testing.assert_array_equal, new["encoder"], state["encoder"])
+    assert network.num_parameters == make_teacher().num_parameters
     changed = jax.tree.map(lambda a, b: bool(np.any(a != b)), new["student"], state["student"])
     assert all(jax.tree.leaves(changed))
 
@@ -161,7 +163,7 @@ def test_training_leaves_it_as_it_is(root, trained):
 class TestBadInput:
     def test_another_training_in_the_folder(self, root, trained):
         with pytest.raises(ValueError, match="holds a training with other scenes: give another"):
-            train_encoder(CONFIG, root, SCENES, trained[0])
+            train_encoder(CONFIG, root, SCENES, trained[0], held_back=SCENES[2:])
 
     def test_no_labels(self, root, tmp_path):
         with pytest.raises(DataError, match="none of 1 scenes has frames with 2D labels"):
