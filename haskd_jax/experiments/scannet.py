@@ -1,7 +1,9 @@
 """HAS-KD on ScanNetV2.
 
     haskd prepare scannet --raw /data/scannet --out /data/prepared
-    python -m haskd_jax.experiments.scannet full --prepared /data/prepared --out runs/scannet
+    haskd pretrain /data/prepared --held-back 100 --out runs/encoder
+    python -m haskd_jax.experiments.scannet full --prepared /data/prepared \\
+        --encoder runs/encoder --out runs/scannet
 
 Presets: `debug` is for tests; `small` is SpUNet's recipe at 5 cm with a narrow network, for one GPU
 of any size; `full` is the recipe of Pointcept's SpUNet (2 cm, 800 epochs of 12 scenes) and, beside
