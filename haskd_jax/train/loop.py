@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -97,10 +96,6 @@ def fit(
     capacities = {size[0]: size for size in loader.capacities or ()}
     first_process = jax.process_index() == 0
 
-    def put(guides: Guides) -> Guides:
-        # From the host: between devices XLA compiles a program for every shape.
-        return jax.device_put(jax.tree.map(np.asarray, guides), replicated(mesh))
-
     with ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", keep=config.keep))
         snapshots = Snapshots(folder / "snapshots")
@@ -119,7 +114,7 @@ def fit(
             experts = snapshots.load(*_like(state), up_to_step=done)
         if online:
             guides = with_experts(guides, experts, len(ends) - 1, task.asd)
-        on_devices = put(guides)
+        on_devices = jax.device_put(guides, replicated(mesh))
         log = stack.enter_context(Log(folder, step=done, enabled=first_process, wandb=wandb))
         terminated = stack.enter_context(_sigterm())
         compilations = count_compilations()
@@ -176,7 +171,7 @@ def fit(
                 scores = {"miou": float(np.mean(iou[np.isfinite(iou)]))}
                 if online:
                     guides = with_experts(guides, experts, len(ends) - 1, task.asd)
-                    on_devices = put(guides)
+                    on_devices = jax.device_put(guides, replicated(mesh))
                 log.write(
                     done,
                     cycle=snapshot.cycle,
@@ -236,7 +231,7 @@ def with_experts(
             options |= {"student_iou": snapshots[-1].iou.astype(np.float32)}
             options |= {"margin": config.margin}
         omega = np.asarray(models.bank_adeptness(bank, shrinkage=config.shrinkage, **options))
-    return replace(guides, bank=bank, adeptness=jnp.asarray(omega))
+    return replace(guides, bank=bank, adeptness=jax.device_put(omega))
 
 
 def to_host(tree: PyTree, mesh: Mesh) -> PyTree:

@@ -35,6 +35,7 @@ def forward(apply, data, params, state):
     return outputs[1]
 
 
+@pytest.mark.slow  # compiles four networks
 def test_all_equals_a_loop():
     bank, apply, snapshots = bank_of_two()
     data = scene()
