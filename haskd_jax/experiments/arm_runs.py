@@ -322,7 +322,8 @@ class Arms:
                 self.scenes.root,
                 self.scenes.test,
                 split=self.scenes.split,
-                labels=self._labels(arm),
+                labels=self._labels(),
+                encoder=self._encoder(arm),
                 step=config.steps,
                 commit=self.commit,
                 ensemble=others,
@@ -344,17 +345,20 @@ class Arms:
             return [(snapshot.params, snapshot.state) for snapshot in found]
         return [load_weights(out / name, *shapes)]
 
-    def _labels(self, arm: Arm) -> str:
+    def _labels(self) -> str:
         """Which labels the training saw, in words."""
         scenes, config = self.scenes, self.experiment.scenes
         text = f"{len(scenes.labelled)} of {len(scenes.labelled) + len(scenes.unlabelled)} scenes"
         if config.labelled_points is not None:
             text += f", {config.labelled_points} points each"
-        text += f", {len(scenes.calibration)} more for calibration"
-        if self.experiment.encoder is not None and self._sees(arm):
-            frames = read_encoder(self.experiment.encoder)["frames"]
-            text += f", image encoder trained on {frames} labelled frames"
-        return text
+        return f"{text}, {len(scenes.calibration)} more for calibration"
+
+    def _encoder(self, arm: Arm) -> str | None:
+        """What the image encoder that took part was trained on, in words."""
+        if self.experiment.encoder is None or not self._sees(arm):
+            return None
+        frames = read_encoder(self.experiment.encoder)["frames"]
+        return f"image encoder trained before on {frames:,} labelled frames"
 
 
 def run_arms(

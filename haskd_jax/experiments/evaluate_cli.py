@@ -167,6 +167,7 @@ def _evaluate_arm(
         scenes,
         split=split,
         labels=before.get("labels", "see config.json"),
+        encoder=before.get("encoder"),
         step=steps[-1]["step"] if steps else None,
         checkpoint=checkpoint,
         commit=commit,

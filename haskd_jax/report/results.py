@@ -93,6 +93,12 @@ def _protocol(run: Run) -> str:
         if arm.evaluation
     )
     text = escape(f"Protocol: {stated}; steps trained: {steps}.")
+    encoders: dict[str, list[str]] = {}
+    for arm in run.evaluated:
+        if arm.evaluation and arm.evaluation.protocol.get("encoder"):
+            encoders.setdefault(arm.evaluation.protocol["encoder"], []).append(arm.title)
+    for encoder, titles in encoders.items():
+        text += escape(f" With an {encoder}: {', '.join(titles)}.")
     if differing:
         names = escape(", ".join(key.replace("_", " ") for key in differing))
         text += (

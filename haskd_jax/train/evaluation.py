@@ -233,6 +233,7 @@ def evaluate(
     *,
     split: str,
     labels: str = "all",
+    encoder: str | None = None,
     step: int | None = None,
     checkpoint: str = "last",
     commit: str | None = None,
@@ -257,6 +258,7 @@ def evaluate(
         scenes: Their names; those without labels are predicted and not counted.
         split: What these scenes are, for the record.
         labels: Which labels the training saw, for the record.
+        encoder: What taught it, or its teacher, to see images before, for the record.
         step: How long it was, for the record.
         checkpoint: How its weights were chosen, for the record.
         commit: Of the code that trained, for the record.
@@ -320,6 +322,7 @@ def evaluate(
         "split": split,
         "scenes": len(scenes),
         "labels": labels,
+        "encoder": encoder,
         "unit": "points",
         "voxel_size": network.card.voxel_size,
         "tta": tta,

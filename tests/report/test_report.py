@@ -200,6 +200,17 @@ def test_arms_that_were_not_measured_alike_are_called_out(run):
     assert "The arms were not measured alike (tta differs): their scores do not compare." in words
 
 
+def test_who_was_helped_by_an_encoder_is_said(run):
+    encoder = "image encoder trained before on 960 labelled frames"
+    for arm in ("teacher", "haskd"):
+        path = run / arm / "evaluation.json"
+        protocol = json.loads(path.read_text(encoding="utf-8"))["protocol"]
+        edit(path, protocol=protocol | {"encoder": encoder})
+    words = read(write_report(run)).words
+    assert f"With an {encoder}: Teacher, HAS-KD student." in words
+    assert "not measured alike" not in words
+
+
 def test_a_line_that_was_being_written_is_left_out(run):
     path = run / "plain" / "metrics.jsonl"
     path.write_text(path.read_text(encoding="utf-8") + '{"step": 610, "lo', encoding="utf-8")

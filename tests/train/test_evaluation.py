@@ -139,7 +139,8 @@ def test_evaluate_sums_over_scenes_and_says_how(student, root):
     assert seen["two"].predictions.dtype == np.int16
     record = result.to_json()
     assert record["protocol"] == {
-        "dataset": "rooms", "split": "val", "scenes": 3, "labels": "all", "unit": "points",
+        "dataset": "rooms", "split": "val", "scenes": 3, "labels": "all", "encoder": None,
+        "unit": "points",
         "voxel_size": VOXEL_SIZE, "tta": 1, "views": 0, "ensemble": 1,
         "crop_voxels": evaluation.MOST_VOXELS, "checkpoint": "last", "step": 7, "commit": None,
         "package": record["protocol"]["package"],
