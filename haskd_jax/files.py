@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Shaped
+
 PARTIAL = ".partial-"  # begins the name of what is being written
 
 
@@ -57,3 +60,25 @@ def write_json(path: Path, value: Any) -> None:
         '{\\n "a": 2,\\n "b": 1\\n}\\n'
     """
     write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_array(path: Path, array: Shaped[np.ndarray, "..."]) -> None:
+    """Writes an array as `.npy`, whole or not at all.
+
+    Args:
+        path: The file; its folder is made if need be.
+        array: Of any shape and any dtype but objects.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_array(Path(folder) / "a.npy", np.arange(3))
+        ...     np.load(Path(folder) / "a.npy").tolist()
+        [0, 1, 2]
+    """
+
+    def write(beside: Path) -> None:
+        with beside.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+
+    write_whole(path, write)

@@ -26,7 +26,7 @@ from haskd_jax.train.card import ModelCard, write_card
 from haskd_jax.train.checkpoints import Snapshots, load_weights
 from haskd_jax.train.config import TrainConfig
 from haskd_jax.train.evaluation import class_iou, evaluate
-from haskd_jax.train.image_encoders import read_encoder, start_from
+from haskd_jax.train.image_encoders import read_encoder, with_encoder
 from haskd_jax.train.loop import fit, with_experts
 from haskd_jax.train.mesh import DATA, make_mesh
 from haskd_jax.train.networks import Network, make_network
@@ -109,7 +109,7 @@ class Arms:
             return
         network = make_network(card, axis_name=DATA)
         if encoder is not None:
-            network = start_from(network, encoder)
+            network = with_encoder(network, encoder)
         offline = self.experiment.ihd.teaching == "offline"
         teacher, guides = (None, Guides()) if offline else self._teacher(arm)
         taught = self.experiment.ihd.weight if arm.teacher is not None else 0.0

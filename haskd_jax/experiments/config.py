@@ -87,8 +87,8 @@ class Experiment:
         views: What teachers see.
         model: The student.
         teacher: What makes a teacher of it.
-        encoder: What the image encoder of teachers starts from, a folder of `haskd pretrain`; None
-            draws it at random.
+        encoder: The image encoder of teachers, a folder of `haskd pretrain`, which stays as it is;
+            None draws one at random and trains it with the teacher.
         train_teacher: How teachers are trained.
         train: How students are trained; arms with snapshots take the cyclic schedule instead.
         ihd: How a teacher teaches.

@@ -1,5 +1,6 @@
 """`haskd pretrain`: a teacher's image encoder, trained by itself, from the command line."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -47,8 +48,12 @@ def pretrain(
         raise ValueError(f"held_back: {held_back} of {len(names)} scenes, expected fewer of them")
     console = Console()
     learnt, others = names[: len(names) - held_back], names[len(names) - held_back :]
-    with bar(console, "image encoder", images.steps) as show:
-        found = train_encoder(images, data, learnt, out, held_back=others, show=show)
+    try:
+        with bar(console, "image encoder", images.steps) as show:
+            found = train_encoder(images, data, learnt, out, held_back=others, show=show)
+    except FloatingPointError as error:
+        print(f"haskd pretrain: {error}", file=sys.stderr)
+        return 1
     text = f"{out}: {found['steps']} steps on {found['frames']} frames"
     if "miou" in found:
         text += f"; 2D mIoU on {held_back} scenes held back: {100 * found['miou']:.1f}"

@@ -70,7 +70,8 @@ class ModelCard:
         voxel_size: Edge of a voxel, metres.
         teacher: What makes it a teacher; None for a student.
         in_channels: Of the voxels' features: colour and normal.
-        frozen_images: Whether the image encoder stays as it came, see `image_encoders.start_from`.
+        frozen_images: Whether the image encoder stays as it came, see
+            `image_encoders.with_encoder`.
     """
 
     kind: Literal["student", "teacher"]

@@ -77,7 +77,7 @@ def read_encoder(folder: str | Path) -> dict[str, Any]:
     return found
 
 
-def start_from(network: Network, folder: str | Path) -> Network:
+def with_encoder(network: Network, folder: str | Path) -> Network:
     """A teacher whose image encoder is not drawn at random, nor trained with it.
 
     The few frames that a teacher's training shows would be learnt by heart: frozen, the encoder

@@ -1,7 +1,7 @@
 """Trains a teacher's image encoder by itself: 2D segmentation of single frames.
 
 An encoder needs more frames than a teacher's training shows it, and frames with 2D labels need no
-points. Teachers then use it as it is, see `image_encoders.start_from`.
+points. Teachers then use it as it is, see `image_encoders.with_encoder`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import msgspec
 import numpy as np
 import optax
-from jaxtyping import ArrayLike, Float, Integer, PyTree
+from jaxtyping import ArrayLike, Float, Int64, Integer, PyTree
 
 from haskd_jax import models
 from haskd_jax.data import DataError, load_scene, read_dataset
@@ -61,7 +61,8 @@ def train_encoder(
         What encoder.json says: shape, classes, and the IoU over the pixels of the held-back frames.
 
     Raises:
-        DataError: No scene has labelled frames, or frames differ in size.
+        DataError: No scene, or none of those held back, has labelled frames, or frames differ in
+            size.
         ValueError: The folder holds a training with another configuration.
         FloatingPointError: The loss is not finite.
     """
@@ -70,6 +71,7 @@ def train_encoder(
     if (folder / ENCODER).exists():
         return read_encoder(folder)
     frames = _labelled_frames(root, scenes)
+    scored = _labelled_frames(root, held_back) if held_back else []
     shape = models.ImageEncoderConfig(config.channels, config.blocks, config.features)
     apply, init = make_encoder(shape, len(classes))
     optimizer = make_optimizer(
@@ -91,16 +93,18 @@ def train_encoder(
         for colour, label in _batches(root, frames, config, done):
             state, value = step(state, colour, label)
             done += 1
-            if done % config.log_every == 0 or done == config.steps:
-                if not np.isfinite(value):
-                    raise FloatingPointError(
-                        f"step {done}: the loss is {value}: lower learning_rate "
-                        f"({config.learning_rate}), or look at the scenes with haskd doctor"
-                    )
+            logs = done % config.log_every == 0 or done == config.steps
+            saves = done % config.save_every == 0
+            if (logs or saves) and not np.isfinite(value):
+                raise FloatingPointError(
+                    f"step {done}: the loss is {value}: lower learning_rate "
+                    f"({config.learning_rate}), or look at the scenes with haskd doctor"
+                )
+            if logs:
                 log.write(done, loss=float(value))
                 if show is not None:
                     show(done, {"loss": float(value)})
-            if done % config.save_every == 0:
+            if saves:
                 checkpoints.save(done, state, {})
 
     weights = jax.tree.map(np.asarray, (state.params["network"], state.state))
@@ -114,8 +118,11 @@ def train_encoder(
         "classes": list(classes),
         "frames": len(frames),
         "steps": config.steps,
-        **_score(jax.jit(partial(apply, train=False)), weights, root, held_back, len(classes)),
     }
+    if scored:
+        confusion = _confusion(apply, weights, root, scored, config.batch_size, len(classes))
+        values = [None if np.isnan(value) else float(value) for value in iou(confusion)]
+        found |= {"held_back": list(held_back), "miou": mean_iou(confusion), "iou": values}
     write_json(folder / ENCODER, found)
     return found
 
@@ -215,21 +222,31 @@ def _views(colour: Integer[ArrayLike, "K H W 3"], label: Integer[ArrayLike, "K H
     )
 
 
-def _score(
-    apply, weights: tuple[PyTree, PyTree], root: Path, scenes: Sequence[str], num_classes: int
-) -> dict[str, Any]:
-    """IoU over the labelled pixels of the feature maps of all frames."""
+def _confusion(
+    apply: Callable[..., Any],
+    weights: tuple[PyTree, PyTree],
+    root: Path,
+    frames: Sequence[tuple[str, int]],
+    batch_size: int,
+    num_classes: int,
+) -> Int64[Array, "C D"]:
+    """Confusion over the labelled pixels of the feature maps of frames."""
+
+    @jax.jit
+    def predict(weights, colour, label, filled):
+        views = _views(colour, label)
+        (_, logits), _ = apply(*weights, views.images, filled, train=False)
+        label = labels_of_feature_map(views.label)
+        return jnp.argmax(logits, axis=-1)[:, : label.shape[1], : label.shape[2]], label
+
     confusion = np.zeros((num_classes, num_classes + 1), np.int64)
-    for name in scenes:
-        frames = load_scene(root / name).frames
-        if frames.label is None or not len(frames):
-            continue
-        views = _views(np.asarray(frames.colour), np.asarray(frames.label, np.int32))
-        (_, logits), _ = apply(*weights, views.images, jnp.ones(len(frames), bool))
-        label = np.asarray(labels_of_feature_map(views.label))
-        predicted = np.asarray(jnp.argmax(logits, axis=-1))[:, : label.shape[1], : label.shape[2]]
-        confusion += count_on_host(label.ravel(), predicted.ravel(), num_classes)
-    if not confusion.any():
-        return {}
-    values = [None if np.isnan(value) else float(value) for value in iou(confusion)]
-    return {"held_back": list(scenes), "miou": mean_iou(confusion), "iou": values}
+    for start in range(0, len(frames), batch_size):
+        read = [_read(root, frame) for frame in frames[start : start + batch_size]]
+        filled = np.arange(batch_size) < len(read)
+        read += read[:1] * (batch_size - len(read))  # padding: one shape, one program
+        colour, label = (np.stack(arrays) for arrays in zip(*read, strict=True))
+        predicted, truth = predict(weights, colour, label, filled)
+        confusion += count_on_host(
+            np.asarray(truth)[filled].ravel(), np.asarray(predicted)[filled].ravel(), num_classes
+        )
+    return confusion

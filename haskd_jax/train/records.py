@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from haskd_jax.data.scannet_labels import NYU40
-from haskd_jax.files import write_whole
+from haskd_jax.files import write_array, write_whole
 
 Array = np.ndarray
 
@@ -24,12 +24,7 @@ def write_predictions(folder: str | Path, scene: str, predictions: Int[Array, " 
         The file.
     """
     path = Path(folder) / f"{scene}.npy"
-
-    def write(beside: Path) -> None:
-        with beside.open("wb") as file:
-            np.save(file, predictions.astype(np.int16), allow_pickle=False)
-
-    write_whole(path, write)
+    write_array(path, predictions.astype(np.int16))
     return path
 
 

@@ -1,7 +1,6 @@
 """What a teacher says of every point of the training scenes, once, before a student is trained."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -10,7 +9,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Float, PyTree
 
 from haskd_jax.data import load_scene
-from haskd_jax.files import write_whole
+from haskd_jax.files import write_array
 from haskd_jax.train.evaluation import predict_scene
 from haskd_jax.train.networks import Network
 
@@ -65,7 +64,7 @@ def predict_soft_labels(
                 views=views,
                 chosen_frames=None if selection is None else selection.get(name, ()),
             )
-            write_whole(path, partial(_save, to_log(found)))
+            write_array(path, to_log(found))
         if on_scene is not None:
             on_scene(done)
     if jax.process_count() > 1:
@@ -86,8 +85,3 @@ def to_log(probabilities: Float[Array, "N C"]) -> Float[Array, "N C"]:
         [[0.0, -16.0]]
     """
     return np.log(np.maximum(probabilities, np.exp(_LEAST))).astype(np.float16)
-
-
-def _save(array: Array, path: Path) -> None:
-    with path.open("wb") as file:
-        np.save(file, array, allow_pickle=False)

@@ -136,7 +136,7 @@ def test_s3dis_without_images_warns(s3dis_raw, tmp_path, capsys):
 def test_the_encoder_that_comes_with_the_package_fits(preset):
     from haskd_jax.data.scannet_labels import CLASSES
     from haskd_jax.train.card import ModelCard
-    from haskd_jax.train.image_encoders import start_from
+    from haskd_jax.train.image_encoders import with_encoder
     from haskd_jax.train.networks import make_network
 
     found = synthrooms.PRESETS[preset][1]
@@ -144,7 +144,7 @@ def test_the_encoder_that_comes_with_the_package_fits(preset):
         "teacher", found.model, "synthrooms", CLASSES, 0.08, found.teacher, frozen_images=True
     )
     teacher = make_network(card)
-    assert start_from(teacher, found.encoder).init is not teacher.init
+    assert with_encoder(teacher, found.encoder).init is not teacher.init
 
 
 @pytest.mark.slow

@@ -14,9 +14,11 @@ from haskd_jax.data.transforms import plain
 from haskd_jax.data.writer import SceneWriter
 from haskd_jax.experiments import pretrain_cli
 from haskd_jax.files import write_json
+from haskd_jax.models import ImageEncoderConfig
 from haskd_jax.train import image_training
+from haskd_jax.train.checkpoints import load_weights
 from haskd_jax.train.config import ImageTrainingConfig
-from haskd_jax.train.image_encoders import read_encoder, start_from
+from haskd_jax.train.image_encoders import make_encoder, read_encoder, with_encoder
 from haskd_jax.train.image_training import train_encoder
 from haskd_jax.train.inputs import make_inputs
 from tests.train.trained import CLASSES, VOXEL_SIZE, cloud, frame, make_student, make_teacher
@@ -72,7 +74,7 @@ def trained(root, tmp_path_factory):
 
 
 def leaves(folder):
-    return jax.tree.leaves(start_from(make_teacher(frozen_images=True), folder).init(0))
+    return jax.tree.leaves(with_encoder(make_teacher(frozen_images=True), folder).init(0))
 
 
 def test_it_learns(trained):
@@ -83,6 +85,20 @@ def test_it_learns(trained):
     assert [value is None for value in found["iou"]] == [False, True, False, True]
     assert (found["frames"], found["steps"]) == (12, 60)
     assert read_encoder(folder) == found
+
+
+def test_padding_is_not_scored(root, trained):
+    shape = ImageEncoderConfig(CONFIG.channels, CONFIG.blocks, CONFIG.features)
+    apply, init = make_encoder(shape, len(CLASSES))
+    weights = load_weights(trained[0], *jax.eval_shape(init, 0))
+    frames = image_training._labelled_frames(root, SCENES[2:])
+    whole, padded = (
+        image_training._confusion(apply, weights, root, frames, size, len(CLASSES))
+        for size in (6, 4)
+    )
+    labels = np.concatenate([image_training._read(root, frame)[1][2::4, 2::4] for frame in frames])
+    assert whole.sum(axis=1).tolist() == [(labels == c).sum() for c in range(len(CLASSES))]
+    np.testing.assert_array_equal(padded, whole)
 
 
 def test_it_goes_on_to_the_same_bits(root, trained, tmp_path):
@@ -121,7 +137,7 @@ def test_batches_are_the_same_wherever_the_iteration_starts(root):
 def test_a_teacher_begins_with_it(trained):
     teacher = make_teacher(frozen_images=True)
     drawn, state = jax.jit(teacher.init)(3)
-    params, running = jax.jit(start_from(teacher, trained[0]).init)(3)
+    params, running = jax.jit(with_encoder(teacher, trained[0]).init)(3)
     assert jax.tree.structure((params, running)) == jax.tree.structure((drawn, state))
     jax.tree.map(np.testing.assert_array_equal, params, drawn)
     assert "encoder" not in params and "student" in params
@@ -133,7 +149,7 @@ def test_a_teacher_begins_with_it(trained):
 
 def test_training_leaves_it_as_it_is(root, trained):
     """Gradients reach all that is trained; the encoder keeps even its running statistics."""
-    network = start_from(make_teacher(frozen_images=True), trained[0])
+    network = with_encoder(make_teacher(frozen_images=True), trained[0])
     params, state = jax.jit(network.init)(0)
     loader = Loader(
         root, SCENES[:2], plain(VOXEL_SIZE), batch_size=2, levels=network.levels, views=2
@@ -168,6 +184,8 @@ class TestBadInput:
     def test_no_labels(self, root, tmp_path):
         with pytest.raises(DataError, match="none of 1 scenes has frames with 2D labels"):
             train_encoder(CONFIG, root, ["unlabelled"], tmp_path)
+        with pytest.raises(DataError, match="none of 1 scenes has frames with 2D labels"):
+            train_encoder(CONFIG, root, ["a"], tmp_path / "other", held_back=["unlabelled"])
 
     def test_two_sizes(self, root, tmp_path):
         with pytest.raises(DataError, match="32 x 24 in a, 40 x 24 in wide"):
@@ -180,7 +198,7 @@ class TestBadInput:
     @pytest.mark.parametrize("make", [make_student, make_teacher])
     def test_a_network_that_trains_all_of_itself(self, trained, make):
         with pytest.raises(ValueError, match="whose card says frozen_images"):
-            start_from(make(), trained[0])
+            with_encoder(make(), trained[0])
 
     @pytest.mark.parametrize(
         ("name", "value", "said"),
@@ -191,11 +209,11 @@ class TestBadInput:
         found = json.loads((trained[0] / "encoder.json").read_text())
         write_json(tmp_path / "encoder.json", found | {name: value})
         with pytest.raises(ValueError, match=said):
-            start_from(make_teacher(frozen_images=True), tmp_path)
+            with_encoder(make_teacher(frozen_images=True), tmp_path)
 
     def test_no_encoder(self, tmp_path):
         with pytest.raises(DataError, match=r"encoder\.json: missing"):
-            start_from(make_teacher(frozen_images=True), tmp_path)
+            with_encoder(make_teacher(frozen_images=True), tmp_path)
 
 
 class TestCommand:
@@ -208,6 +226,16 @@ class TestCommand:
                    "--held-back", "1", *self.options]  # fmt: skip
         assert pretrain_cli.main(command) == 0
         assert "2 steps on 6 frames; 2D mIoU on 1 scenes held back" in capsys.readouterr().out
+
+    def test_a_loss_that_is_not_finite_is_said_and_not_saved(self, root, tmp_path, capsys):
+        out = tmp_path / "out"
+        command = [str(root), "--out", str(out), "--scenes", str(tmp_path / "list.txt")]
+        (tmp_path / "list.txt").write_text("a\n")
+        command += [*self.options[:-1], "9", "--save-every", "3", "--learning-rate", "1e30"]
+        assert pretrain_cli.main(command) == 1
+        error = capsys.readouterr().err
+        assert "the loss is nan: lower learning_rate (1e+30)" in error
+        assert not list((out / "checkpoints").iterdir()) and not (out / "encoder.json").exists()
 
     def test_nothing_left_to_learn_from(self, root, tmp_path, capsys):
         command = [str(root), "--out", str(tmp_path), "--held-back", "5", *self.options]
