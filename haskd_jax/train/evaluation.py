@@ -8,6 +8,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,8 +141,23 @@ def predict_scene(
     Raises:
         ValueError: An argument out of range, or weights that give numbers that are not finite.
     """
+    device = jax.local_devices()[0]
+    members = [_on_device(_whole(member), device) for member in ((params, state), *ensemble)]
+    return _predict(network, members, device, scene, tta, views, chosen_frames, most)
+
+
+def _predict(
+    network: Network,
+    members: Sequence[Weights],
+    device: jax.Device,
+    scene: Scene,
+    tta: int,
+    views: int,
+    chosen_frames: Sequence[int] | None,
+    most: int | None,
+) -> Float32[HostArray, "N C"]:
+    """`predict_scene` on the device that holds the members."""
     network = _of_card(network.card)
-    members = [_on_one_device(member) for member in ((params, state), *ensemble)]
     total = np.zeros((len(scene.points), len(network.card.classes)), np.float32)
     count = np.zeros(len(scene.points), np.int32)
     views, chosen, size = _frames(network, scene, views, chosen_frames)
@@ -157,7 +173,7 @@ def predict_scene(
     ):
         held = fragment.row >= 0
         row = fragment.row[held]
-        batch = jax.device_put(fragment.batch, jax.local_devices()[0])
+        batch = jax.device_put(fragment.batch, device)
         for member in members:
             found = np.asarray(_probabilities(network, fragment.capacity, *member, batch))
             if not np.isfinite(found).all():
@@ -190,19 +206,21 @@ def _probabilities(
     return jax.numpy.where(inputs.grid.mask[:, None], jax.nn.softmax(output.logits), 0)
 
 
-def _on_one_device(weights: Weights) -> Weights:
-    """The weights on this process's first device, wherever training keeps them."""
-    device = jax.local_devices()[0]
+def _whole(weights: Weights) -> Weights:
+    """The weights in arrays that this process can read. All processes call it together."""
 
     def one(leaf):
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            if leaf.is_fully_replicated:
-                leaf = leaf.addressable_data(0)
-            else:
-                leaf = multihost_utils.process_allgather(leaf, tiled=True)
-        return jax.device_put(leaf, device)
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+            return leaf
+        if leaf.is_fully_replicated:
+            return leaf.addressable_data(0)
+        return multihost_utils.process_allgather(leaf, tiled=True)
 
     return jax.tree.map(one, weights)
+
+
+def _on_device(weights: Weights, device: jax.Device) -> Weights:
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, device), weights)
 
 
 def _frames(
@@ -247,7 +265,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluates on whole scenes, point by point.
 
-    Several processes share the scenes out and all get the result; each runs on its first device.
+    Processes share the scenes out, and all get the result; a process deals its scenes to its
+    devices.
 
     Args:
         network: As for `predict_scene`; so are `params`, `state`, `ensemble`, `tta`, `views` and
@@ -281,41 +300,38 @@ def evaluate(
         raise ValueError("scenes: none")
     classes = network.card.classes
     views = views if network.tolerance is not None else 0
-    confusion = np.zeros((len(classes), len(classes) + 1), np.int64)
-    seconds = 0.0
-    own = list(scenes)[jax.process_index() :: jax.process_count()]
-    for name in own:
+    devices = jax.local_devices()
+    whole = [_whole(member) for member in ((params, state), *ensemble)]
+    members = {device: [_on_device(member, device) for member in whole] for device in devices}
+
+    def predict(scene: Scene, device: jax.Device) -> Float32[HostArray, "N C"]:
+        chosen = None if selection is None else selection.get(scene.name, ())
+        return _predict(network, members[device], device, scene, tta, views, chosen, most)
+
+    def load(name: str) -> Scene:
         if views and selection is not None and name not in selection:
             raise ValueError(f"selection: nothing for the scene {name}")
         scene = load_scene(Path(root) / name)
-        scene = scene if few_labels is None else few_labels.of(scene)
-        predict = functools.partial(
-            predict_scene,
-            network,
-            params,
-            state,
-            scene,
-            ensemble=ensemble,
-            tta=tta,
-            views=views,
-            chosen_frames=None if selection is None else selection.get(name, ()),
-            most=most,
-        )
-        found = predict()
-        if name == own[-1]:
-            start = time.perf_counter()
-            predict()
-            seconds = time.perf_counter() - start
-        predictions = np.argmax(found, axis=1).astype(np.int16)
-        counted = None
-        if scene.label is not None:
-            try:
-                counted = metrics.count_on_host(scene.label, predictions, len(classes))
-            except ValueError as error:
-                raise ValueError(f"scene {name}: {error}: of another class list?") from error
-            confusion += counted
-        if on_scene is not None:
-            on_scene(ScenePrediction(scene, predictions, found, counted))
+        return scene if few_labels is None else few_labels.of(scene)
+
+    confusion = np.zeros((len(classes), len(classes) + 1), np.int64)
+    seconds = 0.0
+    own = list(scenes)[jax.process_index() :: jax.process_count()]
+    with ThreadPoolExecutor(len(devices)) as pool:
+        # A scene a device at a time: more would wait in memory.
+        for first in range(0, len(own), len(devices)):
+            group = [load(name) for name in own[first : first + len(devices)]]
+            for scene, found in zip(group, pool.map(predict, group, devices), strict=True):
+                predictions = np.argmax(found, axis=1).astype(np.int16)
+                counted = _counted(scene, predictions, len(classes))
+                if counted is not None:
+                    confusion += counted
+                if on_scene is not None:
+                    on_scene(ScenePrediction(scene, predictions, found, counted))
+    if own:
+        start = time.perf_counter()
+        predict(group[-1], devices[len(group) - 1])
+        seconds = time.perf_counter() - start
     confusion = _summed(confusion)
     protocol = {
         "dataset": network.card.dataset,
@@ -341,6 +357,18 @@ def evaluate(
         network.num_parameters,
         seconds,
     )
+
+
+def _counted(
+    scene: Scene, predictions: Int16[HostArray, " N"], classes: int
+) -> Int64[HostArray, "C D"] | None:
+    """The confusion matrix of a scene; None if it has no labels."""
+    if scene.label is None:
+        return None
+    try:
+        return metrics.count_on_host(scene.label, predictions, classes)
+    except ValueError as error:
+        raise ValueError(f"scene {scene.name}: {error}: of another class list?") from error
 
 
 def _summed(confusion: Int64[HostArray, "C D"]) -> Int64[HostArray, "C D"]:

@@ -149,6 +149,28 @@ def test_evaluate_sums_over_scenes_and_says_how(student, root):
     assert record["parameters"] == network.num_parameters
 
 
+def test_scenes_are_dealt_to_all_devices(student, root, monkeypatch):
+    network, params, state = student
+    used = {}
+    probabilities = evaluation._probabilities
+
+    def record(network, capacity, params, state, batch):
+        found = probabilities(network, capacity, params, state, batch)
+        used.setdefault(len(batch.points), set()).update(found.devices())
+        return found
+
+    alone = [predict_scene(*student, load_scene(root / name)) for name in ("one", "unlabelled")]
+    monkeypatch.setattr(evaluation, "_probabilities", record)
+    seen = {}
+    evaluate(
+        network, params, state, root, ("one", "unlabelled"), split="val",
+        on_scene=lambda found: seen.update({found.scene.name: found.probabilities}),
+    )  # fmt: skip
+    assert set.union(*used.values()) == set(jax.local_devices())
+    np.testing.assert_array_equal(seen["one"], alone[0])
+    np.testing.assert_array_equal(seen["unlabelled"], alone[1])
+
+
 def test_class_iou_is_that_of_evaluate(student, root):
     result = evaluate(*student, root, ("one", "two"), split="train")
     iou, counts = class_iou(*student, root, ("one", "two"))
