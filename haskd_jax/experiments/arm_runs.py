@@ -36,6 +36,8 @@ from haskd_jax.train.selection import Method
 from haskd_jax.train.soft_labels import predict_soft_labels
 from haskd_jax.train.step import Task
 
+_EVALUATION = "evaluation.json"
+
 
 class Arms:
     """Trains and evaluates the arms of an experiment.
@@ -94,6 +96,9 @@ class Arms:
             "card": msgspec.to_builtins(card),
             "train": msgspec.to_builtins(config),
             "scenes": msgspec.to_builtins(self.experiment.scenes, enc_hook=str),
+            "labelled": self.scenes.labelled,
+            "unlabelled": self.scenes.unlabelled if arm.teacher else None,
+            "calibration": self.scenes.calibration,
             "views": msgspec.to_builtins(self.experiment.views) if self._sees(arm) else None,
             "encoder": None if encoder is None else read_encoder(encoder),
             "ihd": msgspec.to_builtins(self.experiment.ihd) if arm.teacher else None,
@@ -192,6 +197,9 @@ class Arms:
                 "--out, or --overwrite to redo it"
             )
         self.console.print(f"{folder}: another {', '.join(differing)}: trained anew")
+        # Of members that are about to change.
+        for ensemble in (name for name, arm in ARMS.items() if arm.role == "ensemble"):
+            (self.experiment.out / ensemble / _EVALUATION).unlink(missing_ok=True)
         shutil.rmtree(folder)
         return False
 
@@ -294,14 +302,13 @@ class Arms:
             name: The arm, trained.
         """
         arm, out = ARMS[name], self.experiment.out
-        folder, path = out / name, out / name / "evaluation.json"
-        wanted = {
-            "tta": self.experiment.tta,
-            "split": self.scenes.split,
-            "scenes": len(self.scenes.test),
-        }
-        if path.exists() and read_json(path)["protocol"].items() >= wanted.items():
-            return
+        folder, path = out / name, out / name / _EVALUATION
+        wanted = {"tta": self.experiment.tta, "split": self.scenes.split}
+        if path.exists():
+            before = read_json(path)
+            same = before["protocol"].items() >= wanted.items()
+            if same and before.get("scenes") == list(self.scenes.test):
+                return
         trained, pictured = self._weights(name), self.scenes.test[: self.experiment.pictures]
         network = make_network(self._card(arm))
         done = 0

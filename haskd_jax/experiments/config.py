@@ -1,12 +1,16 @@
 """What an experiment is: one frozen dataclass, which is also its command line."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from haskd_jax.experiments.arms import ARMS, ArmName
 from haskd_jax.train.card import ModelConfig, TeacherConfig
 from haskd_jax.train.config import ASDConfig, IHDConfig, OptimizerConfig, TrainConfig
+
+if TYPE_CHECKING:  # --help is answered before anything heavy is imported
+    from haskd_jax.data.prepare import Source
 
 Stage = Literal["prepare", "select", "teacher", "student", "evaluate", "report"]
 STAGES: tuple[Stage, ...] = ("prepare", "select", "teacher", "student", "evaluate", "report")
@@ -75,7 +79,7 @@ class ClusterConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment:
+class Experiment(ABC):
     """What all experiments share.
 
     Attributes:
@@ -107,6 +111,8 @@ class Experiment:
         cluster: Several processes.
     """
 
+    name: ClassVar[str]
+
     out: Path
     arms: tuple[ArmName, ...] = ("plain", "teacher", "haskd")
     stages: tuple[Stage, ...] = STAGES
@@ -131,6 +137,25 @@ class Experiment:
     workers: int = 2
     wandb: str | None = None
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    @abstractmethod
+    def source(self) -> "Source | None":
+        """The raw scans; None where there are only prepared ones."""
+
+    @property
+    def train_splits(self) -> tuple[str, ...]:
+        """The splits to train on."""
+        return ("train",)
+
+    @property
+    @abstractmethod
+    def test_splits(self) -> tuple[str, ...]:
+        """The splits to evaluate on."""
+
+    @property
+    def root(self) -> Path:
+        """Where the prepared scenes are, or will be."""
+        return self.prepared or self.out / "prepared"
 
     def __post_init__(self) -> None:
         """Checks what the types do not say."""

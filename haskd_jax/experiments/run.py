@@ -8,36 +8,39 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from haskd_jax import __version__
 from haskd_jax.experiments.config import Experiment
 from haskd_jax.experiments.trained import guarded
 
-if TYPE_CHECKING:  # --help is answered before anything heavy is imported
-    from haskd_jax.data.prepare import Source
-
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def run(
-    experiment: Experiment,
-    source: "Source | None",
-    *,
-    name: str,
-    train: Sequence[str],
-    test: Sequence[str],
-    recorded: Mapping[str, Any] | None = None,
-) -> int:
+def main_of(presets: Mapping[str, tuple[str, Experiment]], arguments: Sequence[str] | None) -> int:
+    """The command line of an experiment.
+
+    Args:
+        presets: Name -> what it is for, and the experiment that options are changed of.
+        arguments: Preset and options; those of the command line where None.
+
+    Returns:
+        The exit code, see `run`.
+    """
+    import tyro
+
+    name = next(iter(presets.values()))[1].name
+    experiment = tyro.extras.overridable_config_cli(
+        dict(presets), args=arguments, prog=f"python -m haskd_jax.experiments.{name}"
+    )
+    return run(experiment)
+
+
+def run(experiment: Experiment) -> int:
     """Runs the stages of an experiment, or a sweep of them over its seeds.
 
     Args:
         experiment: The experiment.
-        source: The raw scans, if there are any to prepare.
-        name: Of the experiment.
-        train: The splits to train on.
-        test: The splits to evaluate on.
-        recorded: Configuration that run.json is to name besides the experiment's own.
 
     Returns:
         The exit code: 0; 1 after a training that diverged, or where a seed of a sweep failed; 2 for
@@ -46,20 +49,11 @@ def run(
     if experiment.seeds > 1:
         from haskd_jax.experiments.sweep import run_sweep
 
-        return guarded(
-            name, lambda: run_sweep(experiment, source, name=name, train=train, test=test)
-        )
-    return guarded(name, lambda: _run(experiment, source, name, train, test, recorded or {}))
+        return guarded(experiment.name, lambda: run_sweep(experiment))
+    return guarded(experiment.name, lambda: _run(experiment))
 
 
-def _run(
-    experiment: Experiment,
-    source: "Source | None",
-    name: str,
-    train: Sequence[str],
-    test: Sequence[str],
-    recorded: Mapping[str, Any],
-) -> int:
+def _run(experiment: Experiment) -> int:
     import jax
     import msgspec
     from rich.console import Console
@@ -81,22 +75,21 @@ def _run(
     experiment.out.mkdir(parents=True, exist_ok=True)
     commit = _commit()
     if "prepare" in experiment.stages and first:
-        run_prepare(experiment, source, console)
-    root = experiment.prepared or experiment.out / "prepared"
+        run_prepare(experiment, console)
     if cluster.enabled:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices("prepared")
     if set(experiment.stages) <= {"prepare"}:
         return 0
-    scenes = find_scenes(experiment, root, train, test)
+    scenes = find_scenes(experiment)
     if first:
         record = {
             "format": "haskd-run",
             "version": 1,
-            "experiment": name,
+            "experiment": experiment.name,
             "arms": list(experiment.arms),
-            "prepared": str(root.absolute()),
+            "prepared": str(experiment.root.absolute()),
             "commit": commit,
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
@@ -109,7 +102,7 @@ def _run(
                 "calibration": scenes.calibration,
                 "test": scenes.test,
             },
-            "config": _plain({**recorded, **msgspec.to_builtins(experiment, enc_hook=str)}),
+            "config": _plain(msgspec.to_builtins(experiment, enc_hook=str)),
         }
         write_json(experiment.out / "run.json", record)
     try:
@@ -118,7 +111,7 @@ def _run(
         console.print(str(stopped))
         return 143
     except FloatingPointError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{experiment.name}: {error}", file=sys.stderr)
         return 1
     if "report" in experiment.stages and first:
         console.print(f"report: {write_report(experiment.out)}")

@@ -13,6 +13,7 @@ with the same kind of student alone: MinkUNet34C 66.3 mIoU on Area 5. For the 6-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from haskd_jax.data.s3dis import S3DIS, fold
 from haskd_jax.experiments.config import (
@@ -23,6 +24,7 @@ from haskd_jax.experiments.config import (
     ScenesConfig,
     ViewsConfig,
 )
+from haskd_jax.experiments.run import main_of
 from haskd_jax.train.card import ModelConfig
 from haskd_jax.train.config import LossConfig, OptimizerConfig, TrainConfig
 
@@ -39,11 +41,29 @@ class S3DISExperiment(Experiment):
         test_area: The area to evaluate on, 1 to 6.
     """
 
+    name: ClassVar[str] = "s3dis"
+
     out: Path = Path("runs/s3dis")
     raw: Path | None = None
     images: Path | None = None
     frame_stride: int = 1
     test_area: int = 5
+
+    def source(self) -> S3DIS | None:
+        """The raw rooms; None where `raw` is not given."""
+        if self.raw is None:
+            return None
+        return S3DIS(self.raw, images=self.images, frame_stride=self.frame_stride)
+
+    @property
+    def train_splits(self) -> tuple[str, ...]:
+        """All areas but the one to evaluate on."""
+        return fold(self.test_area)[0]
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        """The area to evaluate on."""
+        return fold(self.test_area)[1]
 
 
 # 204 rooms of five areas, 3000 epochs (100 times 30), 12 rooms a batch.
@@ -95,20 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    import tyro
-
-    from haskd_jax.experiments.run import run
-
-    experiment = tyro.extras.overridable_config_cli(
-        PRESETS, args=arguments, prog="python -m haskd_jax.experiments.s3dis"
-    )
-    source = None
-    if experiment.raw is not None:
-        source = S3DIS(
-            experiment.raw, images=experiment.images, frame_stride=experiment.frame_stride
-        )
-    train, test = fold(experiment.test_area)
-    return run(experiment, source, name="s3dis", train=train, test=test)
+    return main_of(PRESETS, arguments)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ on the validation scenes (5 cm voxels: 68.0).
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from haskd_jax.data.scannet import ScanNet
 from haskd_jax.experiments.config import (
@@ -25,6 +26,7 @@ from haskd_jax.experiments.config import (
     ScenesConfig,
     ViewsConfig,
 )
+from haskd_jax.experiments.run import main_of
 from haskd_jax.train.card import ModelConfig
 from haskd_jax.train.config import LossConfig, OptimizerConfig, TrainConfig
 
@@ -40,10 +42,21 @@ class ScanNetExperiment(Experiment):
         test: The split to evaluate on; that of the benchmark has no labels.
     """
 
+    name: ClassVar[str] = "scannet"
+
     out: Path = Path("runs/scannet")
     raw: Path | None = None
     frame_stride: int = 20
     test: str = "val"
+
+    def source(self) -> ScanNet | None:
+        """The raw scans; None where `raw` is not given."""
+        return None if self.raw is None else ScanNet(self.raw, frame_stride=self.frame_stride)
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        """The split to evaluate on."""
+        return (self.test,)
 
 
 # 1201 scenes, 800 epochs, 12 scenes a batch.
@@ -92,17 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    import tyro
-
-    from haskd_jax.experiments.run import run
-
-    experiment = tyro.extras.overridable_config_cli(
-        PRESETS, args=arguments, prog="python -m haskd_jax.experiments.scannet"
-    )
-    source = None
-    if experiment.raw is not None:
-        source = ScanNet(experiment.raw, frame_stride=experiment.frame_stride)
-    return run(experiment, source, name="scannet", train=["train"], test=[experiment.test])
+    return main_of(PRESETS, arguments)
 
 
 if __name__ == "__main__":

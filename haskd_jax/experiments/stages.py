@@ -19,7 +19,7 @@ from rich.console import Console
 
 from haskd_jax.data import list_scenes, read_dataset
 from haskd_jax.data.few_labels import limited_reconstructions, read_scene_list
-from haskd_jax.data.prepare import Result, Source, prepare
+from haskd_jax.data.prepare import Result, prepare
 from haskd_jax.data.prepared import read_manifest
 from haskd_jax.experiments.config import Experiment
 from haskd_jax.experiments.progress import bar
@@ -55,26 +55,23 @@ class Scenes:
     framed: frozenset[str]
 
 
-def run_prepare(experiment: Experiment, source: Source | None, console: Console) -> Path:
-    """Prepares the scenes.
+def run_prepare(experiment: Experiment, console: Console) -> None:
+    """Prepares the scenes into the experiment's root, unless prepared ones are given.
 
     Args:
-        experiment: Says where, or where they are already.
-        source: The raw scans; None where prepared ones are given.
+        experiment: The experiment.
         console: Shows what goes on.
 
-    Returns:
-        The prepared root.
-
     Raises:
-        ValueError: Scenes failed; names them.
+        ValueError: Scenes failed, or the root holds others; names them.
     """
+    root = experiment.root
     if experiment.prepared is not None:
-        read_dataset(experiment.prepared)
-        return experiment.prepared
-    root = experiment.out / "prepared"
+        read_dataset(root)
+        return
+    source = experiment.source()
     if source is None:
-        return root
+        return
     done = 0
     with bar(console, "prepare", len(source.scenes())) as show:
 
@@ -87,28 +84,29 @@ def run_prepare(experiment: Experiment, source: Source | None, console: Console)
     if summary.failed:
         reasons = "; ".join(result.reason for result in summary.failed[:3])
         raise ValueError(f"{len(summary.failed)} scenes could not be prepared: {reasons}")
-    return root
+    # Of an earlier command that asked for more: they would be trained on or scored unasked.
+    if others := sorted(set(list_scenes(root)) - set(source.scenes())):
+        raise ValueError(
+            f"{root}: holds {len(others)} scenes that this command does not ask for, such as "
+            f"{others[0]}: give another --out, or remove them"
+        )
 
 
-def find_scenes(
-    experiment: Experiment, root: Path, train: Sequence[str], test: Sequence[str]
-) -> Scenes:
+def find_scenes(experiment: Experiment) -> Scenes:
     """Divides the prepared scenes.
 
     Args:
-        experiment: Says which keep labels, and how many are held back.
-        root: The prepared root.
-        train: The splits to train on.
-        test: The splits to evaluate on.
+        experiment: Says where they are, which keep labels, and how many are held back.
 
     Returns:
         The scenes.
 
     Raises:
         ValueError: No scene to train on, or too few labelled ones.
-        DataError: `root` is no prepared root, or lacks a split.
+        DataError: Its root is no prepared root, or lacks a split.
     """
-    config = experiment.scenes
+    config, root = experiment.scenes, experiment.root
+    train, test = experiment.train_splits, experiment.test_splits
     described = read_dataset(root)
     there = {read_manifest(root / name)["split"] for name in list_scenes(root)}
     if not there & set(train):

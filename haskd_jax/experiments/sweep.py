@@ -8,6 +8,7 @@
 """
 
 import contextlib
+import importlib
 import json
 import os
 import shutil
@@ -17,12 +18,12 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from rich.console import Console
@@ -40,9 +41,6 @@ from haskd_jax.experiments.sweep_tables import (
 from haskd_jax.files import write_whole
 from haskd_jax.report import write_report
 from haskd_jax.report.page import duration
-
-if TYPE_CHECKING:
-    from haskd_jax.data.prepare import Source
 
 LOG = "log.txt"
 # Nothing is imported before the path is the parent's.
@@ -63,18 +61,10 @@ class Job:
     Attributes:
         title: For people.
         experiment: With one seed and one process.
-        name: Of the experiment.
-        train: The splits to train on.
-        test: The splits to evaluate on.
-        recorded: Configuration for its run.json, besides the experiment's own.
     """
 
     title: str
     experiment: Experiment
-    name: str
-    train: Sequence[str]
-    test: Sequence[str]
-    recorded: Mapping[str, Any]
 
     @property
     def log(self) -> Path:
@@ -82,22 +72,11 @@ class Job:
         return self.experiment.out / LOG
 
 
-def run_sweep(
-    experiment: Experiment,
-    source: "Source | None",
-    *,
-    name: str,
-    train: Sequence[str],
-    test: Sequence[str],
-) -> int:
+def run_sweep(experiment: Experiment) -> int:
     """Runs an experiment with several seeds; the same call goes on where one was ended.
 
     Args:
         experiment: With `seeds` above 1.
-        source: The raw scans, if there are any to prepare.
-        name: Of the experiment.
-        train: The splits to train on.
-        test: The splits to evaluate on.
 
     Returns:
         The exit code: 0; 1 if a seed failed, which ends no other; 143 after SIGTERM and 130 after
@@ -109,18 +88,18 @@ def run_sweep(
     Example:
         >>> from haskd_jax.experiments.synthrooms import DEBUG
         >>> sweep = replace(DEBUG, seeds=8, processes=2, prepared=Path("no/such/root"))
-        >>> run_sweep(sweep, None, name="synthrooms", train=["train"], test=["test"])
+        >>> run_sweep(sweep)
         Traceback (most recent call last):
         ...
         haskd_jax.data.errors.DataError: no/such/root/dataset.json: missing
     """
     console = Console(soft_wrap=True)
     if "prepare" in experiment.stages:
-        run_prepare(experiment, source, console)
+        run_prepare(experiment, console)
     stages = tuple(stage for stage in experiment.stages if stage != "prepare")
     if not stages:
         return 0
-    selects, seeds = _jobs(replace(experiment, stages=stages), name, train, test)
+    selects, seeds = _jobs(replace(experiment, stages=stages))
     try:
         with _sigterm():
             failed = _all_jobs(experiment, selects, seeds, console)
@@ -129,24 +108,17 @@ def run_sweep(
         return 143 if isinstance(stopped, _Terminated) else 130
     if failed:
         titles = ", ".join(job.title for job in failed)
-        print(f"{name}: failed: {titles}; their {LOG} says why", file=sys.stderr)
+        print(f"{experiment.name}: failed: {titles}; their {LOG} says why", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _jobs(
-    experiment: Experiment, name: str, train: Sequence[str], test: Sequence[str]
-) -> tuple[list[Job], list[Job]]:
+def _jobs(experiment: Experiment) -> tuple[list[Job], list[Job]]:
     """The job that selects frames for all seeds, if any are needed, and the seeds'."""
     arms = in_order(experiment.arms, offline=experiment.snapshots == "offline")
-    plain = {field.name: getattr(experiment, field.name) for field in fields(Experiment)}
-    everything = msgspec.to_builtins(experiment, enc_hook=str)
-    recorded = {key: value for key, value in everything.items() if key not in plain}
-    root = experiment.prepared or experiment.out / "prepared"
-    one = Experiment(**plain | {"seeds": 1, "processes": 1, "prepared": root, "arms": arms})
+    one = replace(experiment, seeds=1, processes=1, prepared=experiment.root, arms=arms)
 
     def job(title: str, folder: str, **changes: Any) -> Job:
-        changed = replace(one, out=experiment.out / folder, **changes)
-        return Job(title, changed, name, train, test, recorded)
+        return Job(title, replace(one, out=experiment.out / folder, **changes))
 
     sharing = tuple(arm for arm in arms if ARMS[arm].views in ("iof", "uniform"))
     selects = []
@@ -286,10 +258,8 @@ def _start(job: Job, cores: Sequence[int]) -> _Running:
     job.experiment.out.mkdir(parents=True, exist_ok=True)
     given = {
         "experiment": msgspec.to_builtins(job.experiment, enc_hook=str),
-        "name": job.name,
-        "train": list(job.train),
-        "test": list(job.test),
-        "recorded": dict(job.recorded),
+        "module": _module(type(job.experiment)),
+        "class": type(job.experiment).__qualname__,
         "argv": sys.argv,
     }
     with job.log.open("ab") as log, _on_cores(cores):
@@ -313,17 +283,17 @@ def _child() -> int:
     given = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.argv = given["argv"]  # the command that the record names
+    kind = getattr(importlib.import_module(given["module"]), given["class"])
     experiment = msgspec.convert(
-        given["experiment"], Experiment, dec_hook=lambda kind, value: kind(value)
+        given["experiment"], kind, dec_hook=lambda kind, value: kind(value)
     )
-    return run(
-        experiment,
-        None,
-        name=given["name"],
-        train=given["train"],
-        test=given["test"],
-        recorded=given["recorded"],
-    )
+    return run(experiment)
+
+
+def _module(kind: type) -> str:
+    """By what name another process can import a class, of `python -m` too."""
+    spec = sys.modules["__main__"].__spec__
+    return spec.name if kind.__module__ == "__main__" and spec is not None else kind.__module__
 
 
 def _end_with_parent() -> None:

@@ -12,6 +12,7 @@ scores nothing. The others have not been run.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from haskd_jax.data.synthrooms.generate import Options
 from haskd_jax.data.synthrooms.source import SynthRooms
@@ -24,6 +25,7 @@ from haskd_jax.experiments.config import (
     ScenesConfig,
     ViewsConfig,
 )
+from haskd_jax.experiments.run import main_of
 from haskd_jax.train.card import ModelConfig, TeacherConfig
 from haskd_jax.train.config import IHDConfig, OptimizerConfig, TrainConfig
 
@@ -37,8 +39,19 @@ class SynthRoomsExperiment(Experiment):
         rooms: Which rooms are made.
     """
 
+    name: ClassVar[str] = "synthrooms"
+
     out: Path = Path("runs/synthrooms")
     rooms: SynthRooms = field(default_factory=SynthRooms)
+
+    def source(self) -> SynthRooms:
+        """The rooms."""
+        return self.rooms
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        """The split to evaluate on."""
+        return ("test",)
 
 
 # `haskd pretrain` on frames of 360 rooms that no preset trains or tests on, see
@@ -123,14 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    import tyro
-
-    from haskd_jax.experiments.run import run
-
-    experiment = tyro.extras.overridable_config_cli(
-        PRESETS, args=arguments, prog="python -m haskd_jax.experiments.synthrooms"
-    )
-    return run(experiment, experiment.rooms, name="synthrooms", train=["train"], test=["test"])
+    return main_of(PRESETS, arguments)
 
 
 if __name__ == "__main__":

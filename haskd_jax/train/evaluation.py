@@ -60,6 +60,7 @@ class Evaluation:
 
     Attributes:
         protocol: Plain values that say what was done; see `evaluate`.
+        scenes: The names of the scenes.
         classes: C names.
         confusion: [C, C] int64, truth by row, points summed over all scenes.
         parameters: Of the network; of one member, where an ensemble was evaluated.
@@ -67,6 +68,7 @@ class Evaluation:
     """
 
     protocol: Mapping[str, Any]
+    scenes: tuple[str, ...]
     classes: tuple[str, ...]
     confusion: Int64[HostArray, "C C"]
     parameters: int
@@ -88,6 +90,7 @@ class Evaluation:
             "format": "haskd-evaluation",
             "version": 1,
             "protocol": dict(self.protocol),
+            "scenes": list(self.scenes),
             "classes": list(self.classes),
             "confusion": self.confusion.tolist(),
             "iou": [_number(value) for value in self.iou],
@@ -352,6 +355,7 @@ def evaluate(
     }
     return Evaluation(
         protocol,
+        tuple(scenes),
         classes,
         confusion[:, : len(classes)],
         network.num_parameters,

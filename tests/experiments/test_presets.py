@@ -8,6 +8,7 @@ import pytest
 
 from haskd_jax.data.s3dis import CLASSES as S3DIS_CLASSES
 from haskd_jax.experiments import s3dis, scannet, synthrooms
+from haskd_jax.files import write_json
 from tests.data import raw
 
 SCANS = ("scene0000_00", "scene0001_00", "scene0002_00", "scene0003_00")
@@ -118,6 +119,26 @@ def test_synthrooms_does_only_what_is_not_done(tmp_path, capsys):
     changed = [*command, "--train.optimizer.learning-rate", "0.001"]
     assert synthrooms.main(changed) == 2
     assert "another train.optimizer.learning_rate" in capsys.readouterr().err
+    assert synthrooms.main([*command, "--rooms.train", "6"]) == 2
+    assert "another labelled" in capsys.readouterr().err
+    assert synthrooms.main(command) == 2
+    assert "1 scenes that this command does not ask for, such as scene0000_05" in (
+        capsys.readouterr().err
+    )
+    shutil.rmtree(out / "prepared" / "scene0000_05")
+
+    # What an ensemble scored with members that are trained anew is gone, as is what they scored.
+    stale = [out / arm / "evaluation.json" for arm in ("plain", "snapshots")]
+    write_json(stale[1], {})
+    assert synthrooms.main([*changed, "--overwrite", "--stages", "student"]) == 0
+    assert not any(path.exists() for path in stale)
+
+    # Other test rooms are another evaluation.
+    assert synthrooms.main([*changed, "--stages", "evaluate"]) == 0
+    assert results(out, "plain")["scenes"] == ["scene9000_00"]
+    shutil.rmtree(out / "prepared" / "scene9000_00")
+    assert synthrooms.main([*changed, "--rooms.first-test", "1"]) == 0
+    assert results(out, "plain")["scenes"] == ["scene9000_01"]
 
 
 def test_s3dis_without_images_warns(s3dis_raw, tmp_path, capsys):

@@ -202,12 +202,12 @@ def test_one_method_for_all_seeds():
     """IOF's and uniform frames are selected once; random ones are each seed's own."""
     arms = ("teacher", "teacher_random", "ihd_uniform", "plain")
     experiment = synthrooms.SynthRoomsExperiment(arms=arms, seeds=3, seed=7)
-    (select,), seeds = sweep._jobs(experiment, "synthrooms", ["train"], ["test"])
+    (select,), seeds = sweep._jobs(experiment)
     assert select.experiment.arms == ("teacher", "teacher_uniform")
     assert select.experiment.stages == ("select",)
     assert [job.experiment.seed for job in seeds] == [7, 8, 9]
     assert {job.experiment.prepared for job in seeds} == {experiment.out / "prepared"}
-    assert set(seeds[0].recorded) == {"rooms"}
+    assert seeds[0].experiment.rooms == experiment.rooms
 
 
 # Two levels of eight channels compile in seconds.

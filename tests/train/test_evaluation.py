@@ -146,6 +146,7 @@ def test_evaluate_sums_over_scenes_and_says_how(student, root):
         "package": record["protocol"]["package"],
     }  # fmt: skip
     assert record["miou"] == pytest.approx(metrics.mean_iou(expected))
+    assert record["scenes"] == ["one", "two", "unlabelled"]
     assert record["parameters"] == network.num_parameters
 
 
@@ -181,7 +182,7 @@ def test_class_iou_is_that_of_evaluate(student, root):
 
 def test_records_are_json_without_nan(tmp_path):
     confusion = np.diag([3, 0, 2])
-    result = evaluation.Evaluation({"split": "val"}, ("a", "b", "c"), confusion, 10, 0.5)
+    result = evaluation.Evaluation({"split": "val"}, ("one",), tuple("abc"), confusion, 10, 0.5)
     result.write(tmp_path / "evaluation.json")
     record = json.loads((tmp_path / "evaluation.json").read_text())
     assert record["iou"] == [1.0, None, 1.0]
