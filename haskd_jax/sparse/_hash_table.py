@@ -111,7 +111,7 @@ def _last(table) -> UInt32[Array, ""]:
 
 
 def _hash(coords: Int32[Array, "N 4"]) -> UInt32[Array, "N"]:
-    # As `hash` in kernels/grid.cc: both build and read the same tables.
+    # As `hash` in kernels/hash_table.cc: both build and read the same tables.
     h = jnp.zeros(coords.shape[0], jnp.uint32)
     for value in coords.astype(jnp.uint32).T:
         h = (h ^ value) * jnp.uint32(0x9E3779B1)
