@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import msgspec
 import numpy as np
+from jax.experimental import multihost_utils
 from rich.console import Console
 
 from haskd_jax.data.few_labels import FewLabels
@@ -21,7 +22,7 @@ from haskd_jax.experiments.config import Experiment
 from haskd_jax.experiments.progress import bar
 from haskd_jax.experiments.recipes import recipe_of
 from haskd_jax.experiments.stages import Scenes, Selection, run_select
-from haskd_jax.files import write_json
+from haskd_jax.files import PARTIAL, write_json
 from haskd_jax.train.card import ModelCard, write_card
 from haskd_jax.train.checkpoints import Snapshots, load_weights
 from haskd_jax.train.config import TrainConfig
@@ -96,6 +97,7 @@ class Arms:
             "card": msgspec.to_builtins(card),
             "train": msgspec.to_builtins(config),
             "scenes": msgspec.to_builtins(self.experiment.scenes, enc_hook=str),
+            "scans": self.scenes.digest,
             "labelled": self.scenes.labelled,
             "unlabelled": self.scenes.unlabelled if arm.teacher else None,
             "calibration": self.scenes.calibration,
@@ -110,7 +112,9 @@ class Arms:
             else None,
         }
         resolved = json.loads(json.dumps(resolved))  # tuples become lists, as in the file
-        if self._is_done(folder, resolved):
+        done = self._is_done(folder, resolved)
+        _all_here(f"{folder} was looked at")  # before the first process writes to it
+        if done:
             return
         network = make_network(card, axis_name=DATA)
         if encoder is not None:
@@ -124,17 +128,14 @@ class Arms:
             seed=seed,
             teacher=teacher,
             ihd=replace(self.experiment.ihd, weight=taught),
-            asd=replace(
-                self.experiment.asd,
-                weight=self.experiment.asd.weight if arm.asd else 0.0,
-                control=arm.asd == "mean",
-            ),
+            asd=replace(self.experiment.asd, weight=self.experiment.asd.weight if arm.asd else 0.0),
+            alike=arm.asd == "mean",
         )
         online = arm.asd is not None and self.experiment.snapshots == "online"
         if arm.asd is not None and not online:
             snapshots = Snapshots(self.experiment.out / "cyclic" / "snapshots")
             found = snapshots.load(*network.shapes)
-            guides = with_experts(guides, found, len(found), task.asd)
+            guides = with_experts(guides, found, len(found), task)
         # Before the capacities, which are measured for this configuration.
         if jax.process_index() == 0:
             write_json(folder / "config.json", resolved)
@@ -185,23 +186,33 @@ class Arms:
 
     def _is_done(self, folder: Path, resolved: Mapping[str, Any]) -> bool:
         path = folder / "config.json"
-        if not path.exists():
+        if path.exists():
+            found = read_json(path)
+            if found == resolved:
+                return (folder / "weights").exists()
+            held = f"a training with another {', '.join(_differing(found, resolved))}"
+        elif (folder / "checkpoints").exists():
+            held = "checkpoints, but no config.json that says of which training"
+        else:
             return False
-        found = read_json(path)
-        if found == resolved:
-            return (folder / "weights").exists()
-        differing = _differing(found, resolved)
         if not self.experiment.overwrite:
             raise ValueError(
-                f"{folder} holds a training with another {', '.join(differing)}: give another "
-                "--out, or --overwrite to redo it"
+                f"{folder} holds {held}: give another --out, or --overwrite to redo it"
             )
-        self.console.print(f"{folder}: another {', '.join(differing)}: trained anew")
-        # Of members that are about to change.
+        self.console.print(f"{folder}: it held {held}; trained anew")
+        _all_here(f"{folder} is another's")
+        if jax.process_index() == 0:
+            self._remove(folder)
+        return False
+
+    def _remove(self, folder: Path) -> None:
+        """Removes a training and what ensembles scored with it, so that no kill leaves a part."""
         for ensemble in (name for name, arm in ARMS.items() if arm.role == "ensemble"):
             (self.experiment.out / ensemble / _EVALUATION).unlink(missing_ok=True)
-        shutil.rmtree(folder)
-        return False
+        doomed = folder.with_name(f"{PARTIAL}{folder.name}")
+        shutil.rmtree(doomed, ignore_errors=True)
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
 
     def _teacher(self, arm: Arm) -> tuple[Network | None, Guides]:
         if arm.teacher is None:
@@ -292,24 +303,40 @@ class Arms:
 
     def _quick_evaluation(self, network: Network, arm: Arm, params, state) -> dict[str, Any]:
         """On the calibration scenes: test scenes are looked at once, at the end."""
-        iou, _ = self._calibrate(network, arm, params, state)
-        return {"split": "calibration", "miou": float(np.nanmean(iou)), "iou": iou}
+        iou, counts = self._calibrate(network, arm, params, state)
+        return {"split": "calibration", "miou": float(np.mean(iou[counts > 0])), "iou": iou}
 
     def evaluate(self, name: ArmName) -> None:
         """Evaluates an arm on the test scenes, unless it is evaluated already.
 
         Args:
-            name: The arm, trained.
+            name: The arm; if it is not trained to its end, that is said, and no more.
         """
         arm, out = ARMS[name], self.experiment.out
         folder, path = out / name, out / name / _EVALUATION
-        wanted = {"tta": self.experiment.tta, "split": self.scenes.split}
+        members = self._trainings(name)
+        missing = [member for member in members if not (member / "weights").exists()]
+        if missing:
+            self.console.print(
+                f"[yellow]warning[/yellow] {missing[0]}: not trained to its end, so {name} is not "
+                "evaluated"
+            )
+            return
+        trained = self._weights(name)
+        wanted = {
+            "split": self.scenes.split,
+            "checkpoint": "last",
+            "step": self._config(arm).steps,
+            "ensemble": len(trained),
+            "tta": self.experiment.tta,
+            "views": self._views(arm).get("views", 0),
+        }
         if path.exists():
             before = read_json(path)
             same = before["protocol"].items() >= wanted.items()
             if same and before.get("scenes") == list(self.scenes.test):
                 return
-        trained, pictured = self._weights(name), self.scenes.test[: self.experiment.pictures]
+        pictured = self.scenes.test[: self.experiment.pictures]
         network = make_network(self._card(arm))
         done = 0
         with bar(self.console, f"evaluate {name}", len(self.scenes.test)) as show:
@@ -321,7 +348,6 @@ class Arms:
                 if found.scene.name in pictured:
                     write_predictions(folder / "predictions", found.scene.name, found.predictions)
 
-            config = self._config(arm)
             first, *others = trained
             found = evaluate(
                 network,
@@ -331,7 +357,7 @@ class Arms:
                 split=self.scenes.split,
                 labels=self._labels(),
                 encoder=self._encoder(arm),
-                step=config.steps,
+                step=wanted["step"],
                 commit=self.commit,
                 ensemble=others,
                 tta=self.experiment.tta,
@@ -342,15 +368,19 @@ class Arms:
             found.write(path)
         self.console.print(f"{name}: {arm.text}: mIoU {100 * found.miou:.1f}")
 
+    def _trainings(self, name: ArmName) -> list[Path]:
+        """The folders of the trainings that an arm's networks come from."""
+        if name == "ensemble":
+            return [folder for folder, _ in self._members()]
+        return [self.experiment.out / ("cyclic" if name == "snapshots" else name)]
+
     def _weights(self, name: ArmName) -> list[tuple[Any, Any]]:
         shapes = make_network(self._card(ARMS[name])).shapes
-        out = self.experiment.out
-        if name == "ensemble":
-            return [load_weights(folder, *shapes) for folder, _ in self._members()]
+        folders = self._trainings(name)
         if name == "snapshots":
-            found = Snapshots(out / "cyclic" / "snapshots").load(*shapes)
+            found = Snapshots(folders[0] / "snapshots").load(*shapes)
             return [(snapshot.params, snapshot.state) for snapshot in found]
-        return [load_weights(out / name, *shapes)]
+        return [load_weights(folder, *shapes) for folder in folders]
 
     def _labels(self) -> str:
         """Which labels the training saw, in words."""
@@ -398,6 +428,12 @@ def run_arms(
             arms.train(name)
         if "evaluate" in experiment.stages:
             arms.evaluate(name)
+
+
+def _all_here(point: str) -> None:
+    """Waits for all processes."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(point)
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:

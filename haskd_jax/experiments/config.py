@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from haskd_jax.experiments.arms import ARMS, ArmName
 from haskd_jax.train.card import ModelConfig, TeacherConfig
 from haskd_jax.train.config import ASDConfig, IHDConfig, OptimizerConfig, TrainConfig
+from haskd_jax.train.ranges import at_least, positive, share
 
 if TYPE_CHECKING:  # --help is answered before anything heavy is imported
     from haskd_jax.data.prepare import Source
@@ -44,6 +45,19 @@ class ScenesConfig:
     labelled_list: Path | None = None
     labelled_points: int | None = None
 
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        positive("voxel_size", self.voxel_size)
+        share("labelled", self.labelled)
+        if self.mix is not None:
+            share("mix", self.mix)
+        at_least("calibration", self.calibration, 0)
+        for name in ("crop", "labelled_points"):
+            if getattr(self, name) is not None:
+                at_least(name, getattr(self, name), 1)
+        if self.labelled_list is not None and self.labelled != 1.0:
+            raise ValueError("labelled and labelled_list: give one of them")
+
 
 @dataclass(frozen=True)
 class ViewsConfig:
@@ -58,6 +72,13 @@ class ViewsConfig:
     num_views: int = 3
     rho: float = 0.7
     voxel_size: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        at_least("num_views", self.num_views, 1)
+        positive("rho", self.rho)
+        share("rho", self.rho)
+        positive("voxel_size", self.voxel_size)
 
 
 @dataclass(frozen=True)
@@ -76,6 +97,13 @@ class ClusterConfig:
     processes: int | None = None
     process: int | None = None
     coordinator: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks that nothing is said of a cluster that is not there."""
+        for name in ("processes", "process", "coordinator"):
+            value = getattr(self, name)
+            if value is not None and not self.enabled:
+                raise ValueError(f"{name}: {value}, but the cluster is not enabled: give enabled")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +159,7 @@ class Experiment(ABC):
     seed: int = 0
     seeds: int = 1
     processes: int = 1
-    tta: int = 1
+    tta: Literal[1, 4, 10, 13] = 1
     pictures: int = 3
     overwrite: bool = False
     workers: int = 2
@@ -169,14 +197,15 @@ class Experiment(ABC):
             )
         if self.snapshots == "offline" and self.asd.margin is not None:
             raise ValueError("asd.margin: needs online snapshots, which know their student's IoU")
-        if self.scenes.labelled_list is not None and self.scenes.labelled != 1.0:
-            raise ValueError("scenes.labelled and scenes.labelled_list: give one of them")
-        if self.views.num_views < 1:
-            raise ValueError(f"views.num_views: {self.views.num_views}, expected 1 or more")
-        if self.seeds < 1:
-            raise ValueError(f"seeds: {self.seeds}, expected 1 or more")
-        if self.processes < 1:
-            raise ValueError(f"processes: {self.processes}, expected 1 or more")
+        evaluates = self.train.evaluate_every or self.train_teacher.evaluate_every
+        if not self.scenes.calibration and (cyclic or evaluates):
+            raise ValueError(
+                "scenes.calibration: 0, but experts and train.evaluate_every are judged by "
+                "calibration scenes: hold some back"
+            )
+        for name in ("ensemble", "seeds", "processes", "workers"):
+            at_least(name, getattr(self, name), 1)
+        at_least("pictures", self.pictures, 0)
         if self.processes > 1 and self.seeds == 1:
             raise ValueError(
                 f"processes: {self.processes} side by side, but there is one run: give seeds too, "

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -16,8 +16,8 @@ _RECORD = "evaluation.json"
 def evaluate(
     folder: tyro.conf.Positional[Path],
     data: Path | None = None,
-    split: str = "val",
-    tta: int = 1,
+    split: str | None = None,
+    tta: Literal[1, 4, 10, 13] = 1,
     snapshots: bool = False,
     selection: Path | None = None,
     views: int | None = None,
@@ -32,7 +32,7 @@ def evaluate(
     Args:
         folder: Of a training (it holds card.json) or of a run (it holds run.json).
         data: The prepared root; the run's own by default.
-        split: Which of its scenes.
+        split: Which of its scenes; those that the run tests on by default.
         tta: Test-time augmentation: 1 for none, 4 for quarter turns, 13 as on ScanNet, 10 as on
             S3DIS.
         snapshots: Evaluate the mean of the training's snapshots instead of its last weights.
@@ -55,7 +55,7 @@ def evaluate(
         found[arm.name] = _evaluate_arm(
             arm,
             data,
-            split=split,
+            splits=_splits(folder, run, split),
             tta=tta,
             snapshots=snapshots,
             selection=chosen,
@@ -96,6 +96,14 @@ def _own_data(folder: Path, run: dict[str, Any]) -> Path:
     raise ValueError(f"data: {folder} does not say where its prepared scenes are: give --data")
 
 
+def _splits(folder: Path, run: dict[str, Any], given: str | None) -> list[str]:
+    if given is not None:
+        return [given]
+    if "test_splits" not in run:
+        raise ValueError(f"split: {folder} does not say which scenes it tests on: give --split")
+    return list(run["test_splits"])
+
+
 def _selection(folder: Path, given: Path | None) -> tuple[dict[str, list[int]] | None, int]:
     """Frames by scene, and how many of each."""
     from haskd_jax.train.selection import read_selection
@@ -113,7 +121,7 @@ def _evaluate_arm(
     arm: Path,
     data: Path,
     *,
-    split: str,
+    splits: list[str],
     tta: int,
     snapshots: bool,
     selection: dict[str, list[int]] | None,
@@ -138,14 +146,22 @@ def _evaluate_arm(
         )
     if submission is not None:
         records.submission_ids(classes)
-    others, checkpoint = [], "last"
+    others = []
+    checkpoint = "last" if (arm / "weights").exists() else "newest of a training that goes on"
     if snapshots:
         experts = Snapshots(arm / "snapshots").load(params, state)
         if not experts:
             raise ValueError(f"{arm}: has no snapshots: it was not trained in cycles")
         (params, state), *others = [(one.params, one.state) for one in experts]
         checkpoint = "mean of snapshots"
-    scenes = list_scenes(data, split)
+    scenes = [name for split in splits for name in list_scenes(data, split)]
+    missing = set(scenes) - set(scenes if selection is None else selection)
+    if network.card.kind == "teacher" and views and missing:
+        raise ValueError(
+            f"selection: {len(missing)} of {len(scenes)} scenes have no frames selected, such as "
+            f"{min(missing)}: select them with haskd_jax.train.selection and give --selection, or "
+            "evaluate the scenes that the run tests on"
+        )
     shown = set(scenes[:predictions])
     bar = iter(track(scenes, description=arm.name, transient=True))
 
@@ -165,7 +181,7 @@ def _evaluate_arm(
         state,
         data,
         scenes,
-        split=split,
+        split=" and ".join(splits),
         labels=before.get("labels", "see config.json"),
         encoder=before.get("encoder"),
         step=steps[-1]["step"] if steps else None,
@@ -178,9 +194,14 @@ def _evaluate_arm(
         on_scene=on_scene,
     )
     next(bar, None)  # closes it
-    same = ("split", "tta", "checkpoint", "scenes", "dataset")
-    if before and any(before.get(name) != result.protocol[name] for name in same):
-        words = [split, *([f"tta{tta}"] if tta > 1 else []), *(["snapshots"] if snapshots else [])]
+    same = ("dataset", "split", "scenes", "tta", "views", "ensemble", "crop_voxels")
+    differs = before and any(before.get(name) != result.protocol[name] for name in same)
+    if differs or checkpoint != "last":
+        words = [*splits, *([f"tta{tta}"] if tta > 1 else [])]
+        if (seen := result.protocol["views"]) != before.get("views", seen):
+            words.append(f"views{seen}")
+        if checkpoint != "last":
+            words.append("snapshots" if snapshots else "unfinished")
         record = arm / f"evaluation-{'-'.join(words)}.json"
     result.write(record)
     return result

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
@@ -20,7 +20,7 @@ def predict(
     scan: tyro.conf.Positional[Path],
     checkpoint: Path,
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))],
-    tta: int = 1,
+    tta: Literal[1, 4, 10, 13] = 1,
     views: int = 8,
     metres_per_unit: float = 1.0,
     depth_units_per_metre: float = 1000.0,
@@ -59,6 +59,11 @@ def predict(
     console = Console()
     with tempfile.TemporaryDirectory(prefix="haskd-predict-") as folder, console.status("reading"):
         scene = read_scan(source, Path(folder))
+        if len(scene.frames) and metres_per_unit != 1:
+            raise ValueError(
+                f"metres_per_unit: {metres_per_unit}, but {scan} holds RGB-D frames, whose poses "
+                "are in metres: depth_units_per_metre says what depth counts in"
+            )
         for reason, count in sorted(scene.manifest["drops"].items()):
             console.print(f"left out: {count:,} x {escape(reason)}")
         missing = scene.manifest["estimated"]

@@ -58,7 +58,9 @@ def _run(experiment: Experiment) -> int:
     import msgspec
     from rich.console import Console
 
+    from haskd_jax.data.prepared import read_json
     from haskd_jax.experiments.arm_runs import run_arms
+    from haskd_jax.experiments.arms import in_order
     from haskd_jax.experiments.stages import find_scenes, run_prepare
     from haskd_jax.files import write_json
     from haskd_jax.report import write_report
@@ -83,12 +85,16 @@ def _run(experiment: Experiment) -> int:
     if set(experiment.stages) <= {"prepare"}:
         return 0
     scenes = find_scenes(experiment)
+    arms = in_order(experiment.arms, offline=experiment.snapshots == "offline")
     if first:
+        path = experiment.out / "run.json"
+        earlier = read_json(path)["arms"] if path.exists() else []
         record = {
             "format": "haskd-run",
             "version": 1,
             "experiment": experiment.name,
-            "arms": list(experiment.arms),
+            "arms": list(dict.fromkeys([*earlier, *arms])),
+            "test_splits": list(experiment.test_splits),
             "prepared": str(experiment.root.absolute()),
             "commit": commit,
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -104,7 +110,7 @@ def _run(experiment: Experiment) -> int:
             },
             "config": _plain(msgspec.to_builtins(experiment, enc_hook=str)),
         }
-        write_json(experiment.out / "run.json", record)
+        write_json(path, record)
     try:
         run_arms(experiment, scenes, console, commit)
     except Stopped as stopped:

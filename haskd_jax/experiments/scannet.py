@@ -1,6 +1,7 @@
 """HAS-KD on ScanNetV2.
 
-    haskd prepare scannet --raw /data/scannet --out /data/prepared
+    haskd prepare scannet --raw /data/scannet --frames-25k /data/scannet_frames_25k \\
+        --out /data/prepared
     haskd pretrain /data/prepared --held-back 100 --out runs/encoder
     python -m haskd_jax.experiments.scannet full --prepared /data/prepared \\
         --encoder runs/encoder --out runs/scannet

@@ -8,6 +8,8 @@ evaluate  every arm on the evaluation scenes               <out>/<arm>/evaluatio
 report    all of it on one page                            <out>/report.html
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +43,9 @@ class Scenes:
         calibration: Labelled, held back.
         test: To evaluate on.
         split: What the test scenes are.
-        framed: Those that have frames.
+        frames: How many frames each has.
+        digest: Of the arrays of those to train on and to calibrate by: others are another
+            training.
     """
 
     root: Path
@@ -52,7 +56,13 @@ class Scenes:
     calibration: tuple[str, ...]
     test: tuple[str, ...]
     split: str
-    framed: frozenset[str]
+    frames: Mapping[str, int]
+    digest: str
+
+    @property
+    def framed(self) -> frozenset[str]:
+        """Those that have frames."""
+        return frozenset(name for name, count in self.frames.items() if count)
 
 
 def run_prepare(experiment: Experiment, console: Console) -> None:
@@ -125,7 +135,8 @@ def find_scenes(experiment: Experiment) -> Scenes:
             "to train on"
         )
     calibration = frozenset(drawn[: config.calibration])
-    frames = {name: bool(read_manifest(root / name)["frames"]) for name in (*names, *tested)}
+    manifests = {name: read_manifest(root / name) for name in (*names, *tested)}
+    arrays = [[name, manifests[name]["arrays"]] for name in names]
     return Scenes(
         root=root,
         dataset=described["dataset"],
@@ -135,7 +146,8 @@ def find_scenes(experiment: Experiment) -> Scenes:
         calibration=tuple(name for name in names if name in calibration),
         test=tested,
         split=" and ".join(test),
-        framed=frozenset(name for name, there in frames.items() if there),
+        frames={name: len(manifest["frames"]) for name, manifest in manifests.items()},
+        digest=hashlib.sha256(json.dumps(arrays, sort_keys=True).encode()).hexdigest(),
     )
 
 
@@ -166,9 +178,11 @@ def run_select(
         found = read_selection(path)
         same = all(found["options"].get(name) == value for name, value in given.items())
         if same and found["num_views"] == experiment.views.num_views:
-            chosen = {name: entry["indices"] for name, entry in found["scenes"].items()}
-            if set(names) <= set(chosen):
-                return chosen
+            entries = found["scenes"]
+            if all(name in entries for name in names) and all(
+                entries[name]["frames"] == scenes.frames[name] for name in names
+            ):
+                return {name: entry["indices"] for name, entry in entries.items()}
     done = 0
     with bar(console, f"select ({method})", len(names)) as show:
 

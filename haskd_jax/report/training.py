@@ -14,13 +14,13 @@ Array = np.ndarray
 
 
 def curves_section(run: Run) -> str:
-    """Validation mIoU and loss of the arms together, then the terms of each arm's loss."""
+    """Calibration mIoU and loss of the arms together, then the terms of each arm's loss."""
     title = "Training"
     trained = [arm for arm in run.arms if arm.metrics]
     if not trained:
         return section(title, absent("No arm of this run has been trained yet."))
     shared = [
-        ("Validation mIoU", 100.0, lambda m: (m.get("evaluation") or {}).get("miou")),
+        ("mIoU on calibration scenes", 100.0, lambda m: (m.get("evaluation") or {}).get("miou")),
         ("Loss", 1.0, lambda m: m.get("loss")),
         ("Learning rate", 1.0, lambda m: m.get("learning_rate")),
     ]
@@ -60,10 +60,11 @@ def adeptness_section(run: Run) -> str:
     title = "Which expert is heard on what"
     blocks = [block for arm in run.arms if (block := _experts(run, arm))]
     if not blocks:
-        text = "No arm of this run distilled from its own snapshots, so there are no experts."
+        text = "No arm of this run was taught by snapshots, so there are no experts."
         return section(title, absent(text))
     note = (
-        '<p class="small">An expert is a snapshot of the student at the end of a training cycle. '
+        '<p class="small">An expert is a snapshot at the end of a training cycle, of the student '
+        "itself or of the finished cyclic student. "
         "IoU is its own on calibration scenes, adeptness the share it has in what the student is "
         "taught about that class.</p>"
     )
@@ -72,11 +73,12 @@ def adeptness_section(run: Run) -> str:
 
 def _experts(run: Run, arm: Arm) -> str:
     cycles = [m for m in arm.metrics if m.get("cycle") is not None]
-    adepts = [m["adeptness"] for m in cycles if m.get("adeptness")]
+    given = [m for m in arm.metrics if m.get("experts")]  # of another, finished training
+    adepts = [m["adeptness"] for m in (*given, *cycles) if m.get("adeptness")]
     if not adepts:
         return ""
     classes = run.classes or tuple(map(str, range(len(adepts[-1][0]))))
-    iou = [m["iou"] for m in cycles if m.get("iou")]
+    iou = given[-1]["experts"] if given else [m["iou"] for m in cycles if m.get("iou")]
     tables = []
     for name, rows in (("IoU on calibration scenes", iou), ("Adeptness", adepts[-1])):
         if not rows:

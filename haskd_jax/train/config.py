@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from haskd_jax.train.ranges import at_least, positive, share
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -39,14 +41,11 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         """Checks the ranges."""
         for name in ("learning_rate", "restart"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: {getattr(self, name)}, expected a positive number")
+            positive(name, getattr(self, name))
         for name in ("cycles", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)}, expected 1 or more")
+            at_least(name, getattr(self, name), 1)
         for name in ("weight_decay", "clip"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)}, expected 0 or more")
+            at_least(name, getattr(self, name), 0)
         for name in ("momentum", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)}, expected a number in [0, 1)")
@@ -69,6 +68,12 @@ class LossConfig:
     lovasz: float = 1.0
     image: float = 0.1
     label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        for name in ("cross_entropy", "lovasz", "image"):
+            at_least(name, getattr(self, name), 0)
+        share("label_smoothing", self.label_smoothing)
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,10 @@ class IHDConfig:
     tta: Literal[1, 4, 10, 13] = 4
 
     def __post_init__(self) -> None:
-        """Checks that what teaches is there."""
+        """Checks the ranges, and that what teaches is there."""
+        for name in ("weight", "logits", "features", "relations"):
+            at_least(name, getattr(self, name), 0)
+        positive("temperature", self.temperature)
         more = self.features or self.relations or self.information == "seen"
         if self.teaching == "offline" and more:
             raise ValueError(
@@ -116,7 +124,6 @@ class ASDConfig:
         experts: All of them in each step, or one drawn in each step, at the cost of one forward
             pass.
         adeptness: The best expert of a class, or all by a softmax of their IoU.
-        control: Every expert teaches every class alike: the control without adeptness.
         sharpness: Temperature of the softmax.
         shrinkage: Voxels of the calibration scenes at which a class's IoU counts half.
         margin: By which an expert must be better than the student, at the last cycle's end, to
@@ -127,11 +134,18 @@ class ASDConfig:
     weight: float = 1.0
     experts: Literal["all", "rotate"] = "rotate"
     adeptness: Literal["hard", "soft"] = "hard"
-    control: bool = False
     sharpness: float = 0.05
     shrinkage: float = 500.0
     margin: float | None = None
     temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        at_least("weight", self.weight, 0)
+        if self.margin is not None:
+            at_least("margin", self.margin, 0)
+        for name in ("sharpness", "shrinkage", "temperature"):
+            positive(name, getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -172,13 +186,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Checks the ranges."""
         for name in ("steps", "batch_size", "save_every", "keep", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)}, expected 1 or more")
-        if self.unlabelled is not None and self.unlabelled < 1:
-            raise ValueError(f"unlabelled: {self.unlabelled}, expected 1 or more")
+            at_least(name, getattr(self, name), 1)
+        for name in ("unlabelled", "buckets"):
+            if getattr(self, name) is not None:
+                at_least(name, getattr(self, name), 1)
         for name in ("evaluate_every", "threads"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)}, expected 0 or more")
+            at_least(name, getattr(self, name), 0)
 
 
 @dataclass(frozen=True)
@@ -212,5 +225,5 @@ class ImageTrainingConfig:
     def __post_init__(self) -> None:
         """Checks what the types do not say."""
         for name in ("steps", "batch_size", "log_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)}, expected 1 or more")
+            at_least(name, getattr(self, name), 1)
+        positive("learning_rate", self.learning_rate)

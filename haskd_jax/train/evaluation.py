@@ -64,7 +64,8 @@ class Evaluation:
         classes: C names.
         confusion: [C, C] int64, truth by row, points summed over all scenes.
         parameters: Of the network; of one member, where an ensemble was evaluated.
-        seconds_per_scene: Of the last scene, predicted once more when all was compiled.
+        seconds_per_scene: Of the last scene, predicted once more when all was compiled; None where
+            that was not asked for.
     """
 
     protocol: Mapping[str, Any]
@@ -72,7 +73,7 @@ class Evaluation:
     classes: tuple[str, ...]
     confusion: Int64[HostArray, "C C"]
     parameters: int
-    seconds_per_scene: float
+    seconds_per_scene: float | None
 
     @property
     def iou(self) -> Float64[HostArray, " C"]:
@@ -264,6 +265,7 @@ def evaluate(
     selection: Mapping[str, Sequence[int]] | None = None,
     most: int | None = MOST_VOXELS,
     few_labels: FewLabels | None = None,
+    timed: bool = True,
     on_scene: Callable[[ScenePrediction], None] | None = None,
 ) -> Evaluation:
     """Evaluates on whole scenes, point by point.
@@ -290,6 +292,7 @@ def evaluate(
         selection: Scene -> frames in order of preference; None spreads them.
         most: Voxels of a fragment.
         few_labels: Which labels may be seen; None: all.
+        timed: Whether the last scene is predicted once more, for its time.
         on_scene: Called with every scene of this process, to save or show it.
 
     Returns:
@@ -318,7 +321,7 @@ def evaluate(
         return scene if few_labels is None else few_labels.of(scene)
 
     confusion = np.zeros((len(classes), len(classes) + 1), np.int64)
-    seconds = 0.0
+    seconds = None
     own = list(scenes)[jax.process_index() :: jax.process_count()]
     with ThreadPoolExecutor(len(devices)) as pool:
         # A scene a device at a time: more would wait in memory.
@@ -331,7 +334,7 @@ def evaluate(
                     confusion += counted
                 if on_scene is not None:
                     on_scene(ScenePrediction(scene, predictions, found, counted))
-    if own:
+    if own and timed:
         start = time.perf_counter()
         predict(group[-1], devices[len(group) - 1])
         seconds = time.perf_counter() - start
@@ -423,5 +426,6 @@ def class_iou(
         selection=selection,
         most=most,
         few_labels=few_labels,
+        timed=False,
     )
     return found.iou, found.confusion.sum(axis=1)

@@ -178,7 +178,11 @@ def _labelled_frames(root: Path, scenes: Sequence[str]) -> list[tuple[str, int]]
         sizes.setdefault(frames.colour.shape[1:3], name)
         found += [(name, number) for number in range(len(frames))]
     if not found:
-        raise DataError(root, f"none of {len(scenes)} scenes has frames with 2D labels")
+        raise DataError(
+            root,
+            f"none of {len(scenes)} scenes has frames with 2D labels: prepare them with labels, "
+            "ScanNet's with --frames-25k",
+        )
     if len(sizes) > 1:
         words = ", ".join(f"{w} x {h} in {name}" for (h, w), name in sizes.items())
         raise DataError(root, f"frames of {words}: prepare them again with one frame size")

@@ -1,12 +1,12 @@
 """The training loop: steps, snapshots at the ends of cycles, checkpoints, and what stops it."""
 
+import functools
 import logging
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from haskd_jax.data.loader_iterator import BatchIterator
 from haskd_jax.files import write_whole
 from haskd_jax.train.checkpoints import Checkpoints, Snapshot, Snapshots, save_weights
 from haskd_jax.train.compilations import count_compilations
-from haskd_jax.train.config import ASDConfig
 from haskd_jax.train.log import Log
 from haskd_jax.train.mesh import put_batches, replicated
 from haskd_jax.train.objectives import Guides
@@ -39,6 +38,8 @@ Calibrate = Callable[[PyTree, PyTree], tuple[Float[np.ndarray, " C"], Int[np.nda
 # To what the log keeps, "miou" among it.
 Evaluate = Callable[[PyTree, PyTree], Mapping[str, Any]]
 Show = Callable[[int, Mapping[str, float]], None]
+
+_AGREED = 10  # steps, after which several processes ask each other whether to leave
 
 
 class Stopped(Exception):
@@ -113,10 +114,14 @@ def fit(
         if ends:
             experts = snapshots.load(*_like(state), up_to_step=done)
         if online:
-            guides = with_experts(guides, experts, len(ends) - 1, task.asd)
+            guides = with_experts(guides, experts, len(ends) - 1, task)
         on_devices = jax.device_put(guides, replicated(mesh))
         log = stack.enter_context(Log(folder, step=done, enabled=first_process, wandb=wandb))
         terminated = stack.enter_context(_sigterm())
+        if guides.bank is not None and not online and restored is None:
+            log.write(
+                0, experts=np.asarray(guides.bank.iou), adeptness=np.asarray(guides.adeptness)
+            )
         compilations = count_compilations()
         pending: tuple[int, list[Batch], Mapping[str, jax.Array]] | None = None
         begun = since = time.perf_counter()
@@ -141,7 +146,7 @@ def fit(
                 check(pending)
             done += 1
             pending = done, batches, metrics
-            leave = _any_process(terminated, done % config.log_every == 0)
+            leave = _any_process(terminated, done % _AGREED == 0)
             whole = done in ends or leave or done == config.steps
             evaluates = bool(config.evaluate_every) and done % config.evaluate_every == 0
             if whole or evaluates or done % config.log_every == 0 or done % config.save_every == 0:
@@ -168,9 +173,9 @@ def fit(
                 snapshot = Snapshot(ends.index(done), done, params, running, iou, counts)
                 snapshots.save(snapshot)
                 experts.append(snapshot)
-                scores = {"miou": float(np.mean(iou[np.isfinite(iou)]))}
+                scores = {"miou": float(np.mean(iou[counts > 0]))}
                 if online:
-                    guides = with_experts(guides, experts, len(ends) - 1, task.asd)
+                    guides = with_experts(guides, experts, len(ends) - 1, task)
                     on_devices = jax.device_put(guides, replicated(mesh))
                 log.write(
                     done,
@@ -197,7 +202,7 @@ def fit(
 
 
 def with_experts(
-    guides: Guides, snapshots: Sequence[Snapshot], capacity: int, config: ASDConfig
+    guides: Guides, snapshots: Sequence[Snapshot], capacity: int, task: Task
 ) -> Guides:
     """The guides with a bank of snapshots, the last of which is the student as it was then.
 
@@ -205,11 +210,12 @@ def with_experts(
         guides: Who else teaches.
         snapshots: In order of their cycles.
         capacity: Slots of the bank; snapshots beyond it do not join.
-        config: Who teaches what.
+        task: Says who teaches what.
 
     Returns:
         The guides; without a bank where there is no snapshot yet, or no slot.
     """
+    config = task.asd
     if not snapshots or not capacity or not config.weight:
         return guides
     first = snapshots[0]
@@ -219,7 +225,7 @@ def with_experts(
     for snapshot in snapshots[:capacity]:
         iou = snapshot.iou.astype(np.float32)
         bank = models.add_expert(bank, snapshot.params, snapshot.state, iou)
-    if config.control:
+    if task.alike:
         filled = np.asarray(bank.filled)
         share = np.where(filled, 1 / filled.sum(), 0).astype(np.float32)
         omega = np.tile(share[:, None], (1, len(first.iou)))
@@ -236,8 +242,12 @@ def with_experts(
 
 def to_host(tree: PyTree, mesh: Mesh) -> PyTree:
     """Whole arrays on the host of every process, gathered if they were spread."""
-    gathered = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
-    return jax.tree.map(np.asarray, gathered)
+    return jax.tree.map(np.asarray, _gather(mesh)(tree))
+
+
+@functools.cache  # or every call would compile
+def _gather(mesh: Mesh) -> Callable[[PyTree], PyTree]:
+    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
 
 
 def _like(state: TrainState) -> tuple[PyTree, PyTree]:
@@ -302,7 +312,7 @@ def _stop(
         for i, batch in enumerate(batches)
         for name, array in batch._asdict().items()
     }
-    write_whole(path, partial(_save_arrays, arrays))
+    write_whole(path, functools.partial(_save_arrays, arrays))
     names = ", ".join(scenes[i] for batch in batches for i in batch.scene.tolist() if i >= 0)
     numbers = ", ".join(f"{name} {value:.6g}" for name, value in values.items())
     reason, advice = "loss or gradient is not finite", "lower the learning rate, or look"

@@ -35,6 +35,7 @@ class Task:
         teacher: The teacher of a student; its weights come in `Guides`.
         ihd: How it teaches.
         asd: How the experts teach.
+        alike: Every expert teaches every class alike: the control without adeptness.
     """
 
     network: Network
@@ -43,6 +44,7 @@ class Task:
     teacher: Network | None = None
     ihd: IHDConfig = field(default_factory=IHDConfig)
     asd: ASDConfig = field(default_factory=lambda: ASDConfig(weight=0.0))
+    alike: bool = False
 
     @property
     def tolerance(self) -> float | None:

@@ -6,17 +6,19 @@ import pytest
 from haskd_jax.experiments import report_cli, view_cli
 
 
-@pytest.mark.parametrize("name", ["pretrain_cli", "report_cli", "view_cli"])
+@pytest.mark.parametrize(
+    "name", ["pretrain_cli", "report_cli", "view_cli", "scannet", "s3dis", "synthrooms"]
+)
 def test_help_loads_nothing_heavy(name):
     code = (
         f"import sys\nfrom haskd_jax.experiments.{name} import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
-        "heavy = {'jax', 'flax', 'scipy', 'viser', 'matplotlib'} & set(sys.modules)\n"
+        "heavy = {'jax', 'flax', 'optax', 'orbax', 'viser', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert "usage: haskd" in result.stdout
+    assert "usage: " in result.stdout
 
 
 def test_the_report_needs_no_jax():

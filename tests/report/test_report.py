@@ -170,7 +170,7 @@ def test_an_empty_run_says_what_is_missing(tmp_path):
         ("selection.json", "No frames were selected in this run."),
         ("teacher/evaluation.json", "No teacher was evaluated"),
         ("plain/evaluation.json", "The plain student was not evaluated"),
-        ("haskd/metrics.jsonl", "No arm of this run distilled from its own snapshots"),
+        ("haskd/metrics.jsonl", "No arm of this run was taught by snapshots"),
     ],
 )
 def test_missing_pieces_are_left_out(run, missing, said):

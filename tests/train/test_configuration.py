@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from haskd_jax.experiments.arms import ARMS, in_order
-from haskd_jax.experiments.config import Experiment, ScenesConfig
+from haskd_jax.experiments.config import ClusterConfig, ScenesConfig, ViewsConfig
+from haskd_jax.experiments.synthrooms import SynthRoomsExperiment
 from haskd_jax.train.card import ModelCard, ModelConfig, TeacherConfig, read_card, write_card
-from haskd_jax.train.config import OptimizerConfig, TrainConfig
+from haskd_jax.train.config import ASDConfig, IHDConfig, OptimizerConfig, TrainConfig
 from haskd_jax.train.log import Log, read_log
 from haskd_jax.train.networks import make_network
 from haskd_jax.train.optimizer import cycle_ends, make_optimizer, make_schedule
@@ -162,15 +163,35 @@ class TestExperiment:
         [
             ({"train": TrainConfig(steps=4)}, "train.optimizer.cycles: 5 of 4 steps in all"),
             ({"arms": ()}, "arms: none"),
-            (
-                {"scenes": ScenesConfig(labelled=0.5, labelled_list=Path("few.txt"))},
-                "give one of them",
-            ),
+            ({"scenes": ScenesConfig(calibration=0)}, "scenes.calibration: 0, but experts"),
+            ({"pictures": -1}, "pictures: -1"),
+            ({"ensemble": 0}, "ensemble: 0"),
         ],
     )
     def test_contradictions(self, values, message, tmp_path):
         with pytest.raises(ValueError, match=message):
-            Experiment(out=tmp_path, **values)
+            SynthRoomsExperiment(out=tmp_path, **values)
+
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda: ScenesConfig(voxel_size=-1.0), "voxel_size: -1.0, expected a positive"),
+            (
+                lambda: ScenesConfig(labelled=0.5, labelled_list=Path("few.txt")),
+                "give one of them",
+            ),
+            (lambda: ScenesConfig(mix=2.0), "mix: 2.0, expected a share"),
+            (lambda: ScenesConfig(calibration=-1), "calibration: -1, expected 0 or more"),
+            (lambda: ViewsConfig(rho=2.0), "rho: 2.0, expected a share"),
+            (lambda: ClusterConfig(processes=2), "processes: 2, but the cluster is not enabled"),
+            (lambda: ASDConfig(temperature=0.0), "temperature: 0.0, expected a positive"),
+            (lambda: IHDConfig(weight=float("nan")), "weight: nan, expected 0 or more"),
+            (lambda: TrainConfig(buckets=0), "buckets: 0, expected 1 or more"),
+        ],
+    )
+    def test_ranges(self, make, message):
+        with pytest.raises(ValueError, match=message):
+            make()
 
 
 class TestLog:

@@ -1,19 +1,24 @@
 """The same training on one device, on two, and on two processes of two each."""
 
 import re
+import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
+from haskd_jax.train.config import TrainConfig
 from haskd_jax.train.log import read_log
-from haskd_jax.train.mesh import make_mesh, put_batches
+from haskd_jax.train.loop import fit
+from haskd_jax.train.mesh import DATA, make_mesh, put_batches
+from haskd_jax.train.networks import make_network
 from haskd_jax.train.optimizer import make_optimizer
-from haskd_jax.train.step import make_step
+from haskd_jax.train.step import Task, make_step
 from tests.train import small_run
 
 
@@ -84,3 +89,29 @@ def test_collectives_are_reductions_only(rooms):
         for size in re.findall(r"\[([\d,]*)\]", shape):
             assert np.prod([int(n) for n in size.split(",") if n]) <= largest, shape
             assert str(capacity[0]) not in size.split(","), shape
+
+
+def test_parameters_may_be_spread_over_the_devices(rooms, tmp_path):
+    card = replace(small_run.CARD, model=replace(small_run.MODEL, channels=(32, 32)))
+
+    def train(folder, *, spread):
+        config = TrainConfig(
+            steps=4, batch_size=2, save_every=2, log_every=1, threads=0, shard_parameters=spread
+        )
+        task = Task(make_network(card, axis_name=DATA), config, seed=1)
+        loader = small_run.make_loader(rooms, batch_size=2, rows=1024)
+        state = fit(task, loader, folder, mesh=make_mesh(jax.devices()[:2]))
+        return state, [line["loss"] for line in read_log(folder) if "loss" in line]
+
+    whole, expected = train(tmp_path / "whole", spread=False)
+    parts, losses = train(tmp_path / "parts", spread=True)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    spread = [not leaf.is_fully_replicated for leaf in jax.tree.leaves(parts.params)]
+    assert any(spread) and not all(spread)
+    assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(whole.params))
+
+    # From the checkpoint before the last one, to the same bits.
+    shutil.rmtree(tmp_path / "parts" / "weights")
+    shutil.rmtree(tmp_path / "parts" / "checkpoints" / "4")
+    again, _ = train(tmp_path / "parts", spread=True)
+    jax.tree.map(np.testing.assert_array_equal, parts.params, again.params)

@@ -1,12 +1,27 @@
 """`haskd evaluate` on a run's folder."""
 
 import json
+import shutil
 
+import jax
 import numpy as np
 import pytest
 
 from haskd_jax.experiments.evaluate_cli import main
-from tests.train.trained import CLASSES, make_student, make_teacher, write_root, write_training
+from haskd_jax.train.checkpoints import Checkpoints
+from haskd_jax.train.config import OptimizerConfig
+from haskd_jax.train.optimizer import make_optimizer
+from haskd_jax.train.state import init_state
+from tests.train.trained import (
+    CLASSES,
+    cloud,
+    make_student,
+    make_teacher,
+    weights,
+    write_root,
+    write_scene,
+    write_training,
+)
 
 
 @pytest.fixture
@@ -20,8 +35,10 @@ def run(tmp_path):
         "version": 1,
         "commit": "abc",
         "arms": ["plain", "teacher", "x"],
+        "test_splits": ["val"],
     }
     (tmp_path / "run.json").write_text(json.dumps(about))
+    write_scene(tmp_path / "prepared", "three", cloud(4), split="train", frames=3)
     scenes = {name: {"frames": 3, "indices": [2, 0]} for name in ("one", "two", "unlabelled")}
     scenes["unlabelled"] = {"frames": 0, "indices": []}
     selection = {"format": "haskd-selection", "version": 1, "num_views": 2, "scenes": scenes}
@@ -50,6 +67,10 @@ def test_a_run_is_evaluated_and_records_of_other_protocols_stay(run, capsys):
     assert record(run / "plain" / "evaluation.json") == plain
     other = record(run / "plain" / "evaluation-val-tta10.json")
     assert other["protocol"]["tta"] == 10
+    # Other views are another protocol, too.
+    assert main([str(run / "teacher"), "--views", "1"]) == 0
+    assert record(run / "teacher" / "evaluation.json") == teacher
+    assert record(run / "teacher" / "evaluation-val-views1.json")["protocol"]["views"] == 1
     files = sorted(path.name for path in (run / "upload").iterdir())
     assert files == ["one.txt", "two.txt", "unlabelled.txt"]
     ids = (run / "upload" / "one.txt").read_text().split()
@@ -63,6 +84,7 @@ def test_a_run_is_evaluated_and_records_of_other_protocols_stay(run, capsys):
         (["plain", "--split", "test"], "no scene of split 'test'"),
         (["plain", "--data", "nowhere"], "nowhere/dataset.json: missing"),
         (["plain", "--snapshots"], "has no snapshots"),
+        (["teacher", "--split", "train"], "1 of 1 scenes have no frames selected, such as three"),
         (["nothing"], "card.json: missing"),
     ],
 )
@@ -73,6 +95,28 @@ def test_what_cannot_be_evaluated_is_said_in_a_line(run, capsys, given, message)
     assert main([str(folder), *more]) == 2
     assert message in capsys.readouterr().err
     assert sorted(run.rglob("*")) == before
+
+
+def test_a_folder_that_does_not_say_its_split(run, capsys):
+    (run / "run.json").unlink()
+    assert main([str(run / "plain"), "--data", str(run / "prepared")]) == 2
+    assert "give --split" in capsys.readouterr().err
+
+
+def test_a_training_that_goes_on_does_not_get_the_final_record(run):
+    with Checkpoints(run / "plain" / "checkpoints") as checkpoints:
+        network = make_student()
+        params, state = weights(network)
+        with jax.numpy_dtype_promotion("standard"):
+            optimizer = make_optimizer(OptimizerConfig(), 4)
+            begun = init_state({"network": params}, state, optimizer, seed=0, ema=False)
+        checkpoints.save(2, begun, {})
+        checkpoints.wait()
+    shutil.rmtree(run / "plain" / "weights")
+    assert main([str(run / "plain")]) == 0
+    assert not (run / "plain" / "evaluation.json").exists()
+    found = record(run / "plain" / "evaluation-val-unfinished.json")
+    assert found["protocol"]["checkpoint"] == "newest of a training that goes on"
 
 
 def test_data_of_other_classes_are_refused(run, capsys):

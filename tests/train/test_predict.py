@@ -12,7 +12,14 @@ from haskd_jax.data.palettes import palette
 from haskd_jax.experiments.predict_cli import main, read_scan
 from haskd_jax.train.evaluation import predict_scene
 from tests.data import raw
-from tests.train.trained import CLASSES, cloud, make_student, weights, write_training
+from tests.train.trained import (
+    CLASSES,
+    cloud,
+    make_student,
+    make_teacher,
+    weights,
+    write_training,
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +77,22 @@ def test_a_folder_of_posed_frames_is_fused(tmp_path):
     np.testing.assert_allclose(np.linalg.norm(scene.normals, axis=1), 1, atol=1e-3)
 
 
+def test_a_teacher_predicts_a_folder_of_posed_frames(tmp_path, capsys):
+    """Its images are the folder's: without views it says something else."""
+    teacher = str(write_training(tmp_path / "teacher", make_teacher()))
+    raw.write_frames(tmp_path / "walk", raw.walk(6))
+    found = {}
+    for views in (0, 2):
+        out = tmp_path / f"{views}.ply"
+        given = [str(tmp_path / "walk"), "--checkpoint", teacher, "-o", str(out)]
+        assert main([*given, "--views", str(views)]) == 0
+        found[views] = plyfile.PlyData.read(out)["vertex"]
+    assert "points" in capsys.readouterr().out
+    assert len(found[0]) == len(found[2]) > 500
+    assert np.abs(found[0]["confidence"] - found[2]["confidence"]).max() > 1e-3
+    assert np.ptp(found[2]["x"]) < 20  # metres, as the poses
+
+
 def no_folder(path):
     return {"checkpoint": path / "nowhere"}, "card.json: missing"
 
@@ -113,15 +136,15 @@ def no_ply(path):
     return {"out": path / "out.obj"}, "does not end in .ply"
 
 
-def unknown_tta(path):
-    write_scan(path / "scan.npz")
-    return {"scan": path / "scan.npz", "tta": 3}, "tta: 3"
+def frames_in_other_units(path):
+    raw.write_frames(path / "walk", raw.walk(6))
+    return {"scan": path / "walk", "metres-per-unit": 0.001}, "metres_per_unit: 0.001, but"
 
 
 @pytest.mark.parametrize(
     "spoil",
     [no_folder, other_classes, other_architecture, no_scan, damaged_scan, several_scans,
-     no_place, no_ply, unknown_tta],
+     no_place, no_ply, frames_in_other_units],
 )  # fmt: skip
 def test_what_cannot_be_done_is_said_in_a_line(checkpoint, tmp_path, capsys, spoil):
     given, message = spoil(tmp_path)
