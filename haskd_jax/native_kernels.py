@@ -94,11 +94,23 @@ def call_float(name: str, shape: tuple[int, ...], floats: tuple[jax.Array, ...],
       floats: first arguments, all of one dtype.
       others: further arguments.
     """
-    dtype = floats[0].dtype
-    wide = sum_dtype(dtype)
-    widened = (array.astype(wide) for array in floats)
-    result = call(f"{name}_{suffix(wide)}", jax.ShapeDtypeStruct(shape, wide), *widened, *others)
-    return result.astype(dtype)
+    (result,) = call_wide(name, (shape,), *floats, *others)
+    return result.astype(floats[0].dtype)
+
+
+def call_wide(name: str, shapes: tuple[tuple[int, ...], ...], *arrays, **attributes):
+    """Calls a kernel of several results that exists for float32 and float64.
+
+    Args:
+      name: of the kernel, without the dtype.
+      shapes: of the results, which are float32 or float64.
+      arrays: arguments, the first one of floats; narrower floats are widened.
+      attributes: of the kernel.
+    """
+    wide = sum_dtype(arrays[0].dtype)
+    widened = (a.astype(wide) if jnp.issubdtype(a.dtype, jnp.floating) else a for a in arrays)
+    results = tuple(jax.ShapeDtypeStruct(shape, wide) for shape in shapes)
+    return tuple(call(f"{name}_{suffix(wide)}", results, *widened, **attributes))
 
 
 def suffix(dtype: jnp.dtype) -> str:

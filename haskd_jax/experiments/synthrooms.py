@@ -27,7 +27,7 @@ from haskd_jax.experiments.config import (
 )
 from haskd_jax.experiments.run import main_of
 from haskd_jax.train.card import ModelConfig, TeacherConfig
-from haskd_jax.train.config import IHDConfig, OptimizerConfig, TrainConfig
+from haskd_jax.train.config import ASDConfig, IHDConfig, OptimizerConfig, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ DEBUG = SynthRoomsExperiment(
 _SMALL_TRAINING = TrainConfig(
     steps=500,
     batch_size=2,
-    unlabelled=1,
+    unlabelled=2,
     save_every=100,
     log_every=10,
     buckets=1,
@@ -90,14 +90,17 @@ SMALL = SynthRoomsExperiment(
     train_teacher=_SMALL_TRAINING,
     train=_SMALL_TRAINING,
     ihd=IHDConfig(teaching="offline", temperature=1.0),
+    asd=ASDConfig(weight=0.3, temperature=1.0),
+    arms=("plain", "teacher", "ihd", "haskd"),
 )
 # What experiments/synthrooms/PREREGISTRATION.md registers.
 ALL_LABELS = replace(
     SMALL,
     rooms=SynthRooms(train=120, val=1, test=80, first_test=40, options=Options(voxel_size=0.04)),
     scenes=replace(SMALL.scenes, calibration=16, labelled=1.0),
-    train=replace(SMALL.train, steps=700, unlabelled=2),
+    train=replace(SMALL.train, steps=700),
     train_teacher=replace(SMALL.train_teacher, steps=700),
+    asd=ASDConfig(),
     arms=tuple(ARMS),
 )
 FEW_LABELS = replace(ALL_LABELS, scenes=replace(ALL_LABELS.scenes, labelled=0.3))
@@ -115,6 +118,7 @@ FULL = replace(
     SMALL,
     rooms=SynthRooms(train=120, val=1, test=40),
     scenes=ScenesConfig(voxel_size=0.05, mix=0.0, calibration=20),
+    asd=ASDConfig(),
     train_teacher=_FULL_TRAINING,
     train=_FULL_TRAINING,
 )

@@ -280,7 +280,8 @@ def _shrink(table: Float[Array, "rows C"], evidence: Float[Array, " C"]) -> Floa
 
 def _consensus(experts: Float[Array, "M V C"], omega: Float[Array, "M C"]) -> Int[Array, " V"]:
     """The class of the experts' mean, weighted by their adeptness in each class."""
-    mean = jnp.sum(jax.nn.softmax(experts) * omega[:, None, :], axis=0)
+    shares = jnp.broadcast_to(omega[:, None, :], experts.shape)
+    mean = jnp.sum(jnp.where(shares > 0, jax.nn.softmax(experts) * shares, 0), axis=0)
     return jnp.argmax(mean, axis=-1).astype(jnp.int32)
 
 

@@ -55,7 +55,9 @@ def kl_divergence(
     student, teacher, where = _logit_pair(student_logits, teacher_logits, temperature, where)
     log_q = jax.nn.log_softmax(scaled(student, temperature))
     log_p = jax.nn.log_softmax(scaled(teacher, temperature))
-    values = jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+    p = jnp.exp(log_p)
+    ruled_out = p == 0  # a class that the teacher gives no share adds nothing, not 0 * inf
+    values = jnp.sum(jnp.where(ruled_out, 0, p * jnp.where(ruled_out, 0, log_p - log_q)), axis=-1)
     values = values * jnp.asarray(temperature, values.dtype) ** 2
     return jnp.where(where, values, jnp.zeros_like(values))
 

@@ -77,7 +77,9 @@ def cross_entropy(
     weighted = -jnp.broadcast_to(class_weights, log_p.shape) * log_p
     hard = jnp.sum(jnp.where(target, weighted, jnp.zeros_like(weighted)), axis=-1)
     smoothing = jnp.asarray(label_smoothing, log_p.dtype)
-    values = (1 - smoothing) * hard + smoothing * jnp.mean(weighted, axis=-1)
+    # Without smoothing a class ruled out by a logit of -inf costs nothing, rather than 0 * inf.
+    spread = jnp.where(smoothing > 0, weighted, jnp.zeros_like(weighted))
+    values = (1 - smoothing) * hard + smoothing * jnp.mean(spread, axis=-1)
     return jnp.where(valid, values, jnp.zeros_like(values))
 
 

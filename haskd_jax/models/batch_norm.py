@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from haskd_jax import sparse
+from haskd_jax.native_kernels import sum_dtype
 
 
 class BatchNorm(nnx.Module):
@@ -86,7 +86,7 @@ class BatchNorm(nnx.Module):
         """
         scale, bias = self.scale[...], self.bias[...]
         if self.use_running_average:
-            wide = at_least_float32(x.dtype)
+            wide = sum_dtype(x.dtype)
             mean, var = self.mean[...].astype(wide), self.var[...].astype(wide)
             factor = scale.astype(wide) * jax.lax.rsqrt(var + self.epsilon)
             return sparse.normalize(x, mask, mean, factor, bias, residual=residual, relu=relu)
@@ -105,8 +105,3 @@ class BatchNorm(nnx.Module):
             change = batch.astype(jnp.float32) - running[...]
             running[...] = running[...] + share * change
         self.batches[...] = batches + (count > 0).astype(jnp.int32)
-
-
-def at_least_float32(dtype: DTypeLike) -> jnp.dtype:
-    """What sums over values of `dtype` are formed in."""
-    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)

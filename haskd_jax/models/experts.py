@@ -148,7 +148,8 @@ class Draw(NamedTuple):
     Attributes:
       index: `[]` int32, its slot.
       share: `[1, C]`, its adeptness over the probability with which it was drawn: with it
-        `losses.adept_divergence` of this expert alone is, on average over draws, that of all.
+        `losses.adept_divergence` of this expert alone is, on average over draws, that of all on
+        labelled voxels.
     """
 
     index: Int32[Array, ""]  # type: ignore[assignment]  # hides tuple.index, which has no use here

@@ -12,8 +12,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int32
 
 from haskd_jax import sparse
-from haskd_jax.models.batch_norm import BatchNorm, at_least_float32
+from haskd_jax.models.batch_norm import BatchNorm
 from haskd_jax.models.layers import Head
+from haskd_jax.native_kernels import sum_dtype
 from haskd_jax.sparse import Pyramid
 
 IMAGE_STRIDE = 4
@@ -193,14 +194,14 @@ class ViewPooling(nnx.Module):
           `[V, F]`, zero where no view sees the voxel, and `[V]`, whether one does.
         """
         seen = voxel_to_pixel >= 0
-        weights = self._weights(seen, cues).astype(features.dtype)
+        weights = self._weights(seen, cues)
         pixels = features.reshape(features.shape[0], -1, features.shape[-1])
 
-        total = jnp.zeros((seen.shape[1], pixels.shape[2]), features.dtype)
+        total = jnp.zeros((seen.shape[1], pixels.shape[2]), sum_dtype(features.dtype))
         for k in range(seen.shape[0]):  # one view after the other: [K, V, F] would be large
             rows = sparse.gather_rows(pixels[k], voxel_to_pixel[k])
-            total = total + weights[k][:, None] * rows
-        return total, jnp.any(seen, axis=0)
+            total = total + weights[k].astype(total.dtype)[:, None] * rows.astype(total.dtype)
+        return total.astype(features.dtype), jnp.any(seen, axis=0)
 
     def _weights(self, seen, cues):
         if self.mode == "mean":
@@ -241,7 +242,7 @@ def pool_levels(
       >>> [array.tolist() for array in pooled[1]]
       [[[4.0], [0.0]], [True, False]]
     """
-    wide = at_least_float32(features.dtype)
+    wide = sum_dtype(features.dtype)
     total = jnp.where(seen[:, None], features, 0).astype(wide)
     count = seen.astype(wide)[:, None]
     pooled = {}

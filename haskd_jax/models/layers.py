@@ -6,8 +6,20 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from haskd_jax import sparse
-from haskd_jax.models.batch_norm import BatchNorm, at_least_float32
+from haskd_jax.models.batch_norm import BatchNorm
+from haskd_jax.native_kernels import sum_dtype
 from haskd_jax.sparse import KernelMap
+
+
+def _product(x: Float[Array, "V C"], kernel: Float[Array, "C D"]) -> Float[Array, "V D"]:
+    """A matrix product, as a convolution that meets every row itself.
+
+    The engine forms the kernel's gradient, a sum over all rows, in the same order whatever the
+    number of threads. A matrix product of XLA:CPU does not.
+    """
+    rows = jnp.arange(x.shape[0], dtype=jnp.int32)
+    itself = KernelMap(rows[None], None, kernel_size=1, dilation=1, strides=(1, 1))
+    return sparse.conv(x, kernel[None], itself)
 
 
 class Conv(nnx.Module):
@@ -47,7 +59,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "V C"]) -> Float[Array, "V D"]:
         """Multiplies in the dtype of `x`."""
-        return x @ self.kernel[...].astype(x.dtype)
+        return _product(x, self.kernel[...].astype(x.dtype))
 
 
 class Head(nnx.Module):
@@ -60,9 +72,11 @@ class Head(nnx.Module):
 
     def __call__(self, x: Float[Array, "V C"], mask: Bool[Array, " V"]) -> Float[Array, "V D"]:
         """Losses and metrics want more digits than bfloat16 has."""
-        logits = self.linear(x)
-        logits = logits.astype(at_least_float32(x.dtype))
-        return jnp.where(mask[:, None], logits + self.bias[...].astype(logits.dtype)[None], 0)
+        wide = sum_dtype(x.dtype)
+        # The bias as one more row of the kernel: its gradient is a sum over all rows, too.
+        x = jnp.concatenate([x.astype(wide), jnp.ones_like(x, wide, shape=(x.shape[0], 1))], axis=1)
+        kernel = jnp.concatenate([self.linear.kernel[...], self.bias[...][None]]).astype(wide)
+        return jnp.where(mask[:, None], _product(x, kernel), 0)
 
 
 class ConvNormRelu(nnx.Module):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 AnyArray = jax.Array | np.ndarray  # what array arguments may be
+_MOST = 2**30  # rows, strides: their sums stay within int32
 _KINDS = {"f": "floating point", "iu": "integer", "b": "boolean"}
 
 
@@ -51,17 +52,21 @@ def _to_int32(array: jax.Array) -> jax.Array:
 
 
 def size(name: str, value: int) -> None:
-    """Refuses what is no positive whole number."""
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name}={value!r}: must be a whole number, 1 or more")
+    """Refuses what is no positive whole number, or beyond what rows are counted to."""
+    if not isinstance(value, (int, np.integer)) or not 1 <= value <= _MOST:
+        raise ValueError(f"{name}={value!r}: must be a whole number from 1 to {_MOST}")
 
 
 def length(name: str, value) -> jax.Array:
     """A length as a float32 scalar; checked where it is known."""
     if np.shape(value) != ():
         raise ValueError(f"{name} has shape {list(np.shape(value))}: must be one number")
-    if is_concrete(value) and not 0 < value < float("inf"):
-        raise ValueError(f"{name}={value}: must be a positive, finite length")
+    if is_concrete(value):
+        number = np.asarray(value)
+        with np.errstate(over="ignore"):
+            fits = number.dtype.kind in "fiu" and 0 < np.float32(number) < np.inf
+        if not fits:
+            raise ValueError(f"{name}={value!r}: must be a positive, finite length")
     return jnp.asarray(value, jnp.float32)
 
 

@@ -132,12 +132,18 @@ def _where_met(rows, values):
     return jnp.where((rows >= 0)[..., None], values, 0)
 
 
+def _matmul(a, b):
+    """Sums in float32 or wider. Left to itself XLA multiplies float32 with 10 bits on GPU (TF32),
+    and with 7 on TPU."""
+    wide = native_kernels.sum_dtype(a.dtype)
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST, preferred_element_type=wide)
+
+
 def _conv_xla(features, weights, neighbours):
     """One gather and matrix product an offset, added where the sums stand: no scatter."""
-    dtype = native_kernels.sum_dtype(features.dtype)
 
     def term(weight, rows):
-        product = jnp.matmul(gather(features, rows), weight, preferred_element_type=dtype)
+        product = _matmul(gather(features, rows), weight)
         return _where_met(rows, product)  # zeros times a weight that is not finite are NaN
 
     def add(total, offset):
@@ -155,18 +161,14 @@ def _weight_gradient_xla(features, cotangent, neighbours):
 
 
 def _products_by_offset(features, cotangent, neighbours):
-    dtype = native_kernels.sum_dtype(features.dtype)
-
     def product(rows):
-        gathered, gradient = gather(features, rows), _where_met(rows, cotangent)
-        return jnp.matmul(gathered.T, gradient, preferred_element_type=dtype)
+        return _matmul(gather(features, rows).T, _where_met(rows, cotangent))
 
     return jax.lax.map(product, neighbours)
 
 
 def _products_by_rows(features, cotangent, neighbours, rows_at_once=128):
     """A few rows at a time: XLA:CPU shares longer sums out among as many threads as it has."""
-    dtype = native_kernels.sum_dtype(features.dtype)
     offsets, outputs = neighbours.shape
     padding = -outputs % rows_at_once
     neighbours = jnp.pad(neighbours, ((0, 0), (0, padding)), constant_values=-1)
@@ -176,7 +178,7 @@ def _products_by_rows(features, cotangent, neighbours, rows_at_once=128):
 
     def products(rows, cotangent):
         gathered, gradient = gather(features, rows), _where_met(rows, cotangent[None])
-        return jnp.einsum("krc,krd->kcd", gathered, gradient, preferred_element_type=dtype)
+        return _matmul(gathered.swapaxes(1, 2), gradient)
 
     def add(total, chunk):
         return total + products(*chunk), None

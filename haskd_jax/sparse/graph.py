@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import jraph
 from jaxtyping import Float
 
+from haskd_jax.sparse import _validate as validate
 from haskd_jax.sparse._validate import AnyArray
 from haskd_jax.sparse.kernel_map import KernelMap
 
@@ -40,6 +41,8 @@ def voxel_graph(
             "size within one grid"
         )
     offsets, voxels = kmap.neighbours.shape
+    if features is not None:
+        features = validate.array("features", features, shape=(voxels, None), kinds="f")
     centre = offsets // 2
     neighbours = jnp.concatenate([kmap.neighbours[:centre], kmap.neighbours[centre + 1 :]]).reshape(
         -1

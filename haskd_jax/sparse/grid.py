@@ -75,7 +75,8 @@ def voxelize(
 
     Raises:
       ValueError: for wrong shapes, dtypes or sizes; and, outside `jit`, for points that are not
-        finite or beyond 2**30 voxels, and negative batch indices. Inside `jit` such points are left
+        finite or beyond 2**30 voxels, for float64 points that lose an eighth of a voxel as float32,
+        and negative batch indices. Inside `jit` points without voxel are left
         out and counted in `VoxelGrid.invalid`.
 
     Example:
@@ -84,6 +85,7 @@ def voxelize(
       >>> grid.coords[:2].tolist(), point_to_voxel.tolist()
       ([[0, 0, 1, -1], [0, 25, 25, 25]], [0, 0, 1])
     """
+    given = points
     points = validate.array("points", points, shape=(None, 3), kinds="f")
     if points.dtype.itemsize < 4:
         raise ValueError(
@@ -96,6 +98,8 @@ def voxelize(
     batch = validate.array("batch", batch, shape=(count,), kinds="iu")
     coords, inside = _to_coords(points, size, batch)
     mask = validate.mask("mask", mask, count)
+    if isinstance(given, np.ndarray) and all(map(validate.is_concrete, (mask, voxel_size))):
+        _check_digits(given[np.asarray(mask)], points.dtype, float(voxel_size))
     grid, row = _distinct(coords, mask, inside, size, capacity, 1, implementation)
     if validate.is_concrete(grid.invalid) and grid.invalid > 0:
         first = int(np.argmax(np.asarray(mask & ~inside)))
@@ -107,6 +111,18 @@ def voxelize(
             f"centre the cloud"
         )
     return grid, row
+
+
+def _check_digits(points: np.ndarray, dtype, voxel_size: float) -> None:
+    """Refuses float64 points that lie far out, where `dtype` cannot tell their voxels apart."""
+    points = points[np.isfinite(points)]
+    with np.errstate(over="ignore"):  # what becomes infinite is refused as such
+        lost = np.abs(points - points.astype(dtype))
+    if points.size and voxel_size / 8 < np.max(lost) < np.inf:
+        raise ValueError(
+            f"points: {points[np.argmax(lost)]!r} loses {np.max(lost):g} as {dtype}, too much for "
+            f"voxel_size={voxel_size}: subtract an origin near the points first"
+        )
 
 
 def grid_from_coords(
@@ -216,6 +232,7 @@ def downsample(
     if stride < 2:
         raise ValueError(f"stride={stride}: must be 2 or more")
     edge = grid.stride * stride
+    validate.size("stride times that of the grid", edge)
     # Valid coordinates are at most 2**30 from zero; padding is masked, whatever it becomes here.
     low = (grid.coords[:, 1:] // edge) * edge
     coords = jnp.concatenate([grid.coords[:, :1], low], axis=1)

@@ -225,7 +225,7 @@ def _moments_xla(options, x, mask):
 
 def _moments_native(options, x, mask):
     channels = (x.shape[1],)
-    return _call("haskd_moments", ((), channels, channels), x, mask)
+    return native_kernels.call_wide("haskd_moments", ((), channels, channels), x, mask)
 
 
 _moments = _operation(_moments_native, _moments_xla)
@@ -246,7 +246,7 @@ def _apply_xla(options, x, mask, mean, factor, bias, residual):
 
 def _apply_native(options, x, mask, mean, factor, bias, residual):
     arrays = x, mask, mean, factor, bias, _or_no_rows(residual, x)
-    (y,) = _call("haskd_normalize", (x.shape,), *arrays, relu=options.relu)
+    (y,) = native_kernels.call_wide("haskd_normalize", (x.shape,), *arrays, relu=options.relu)
     return y.astype(x.dtype)
 
 
@@ -272,7 +272,7 @@ def _gradient_sums_xla(options, dy, result, x, mask, mean):
 def _gradient_sums_native(options, dy, result, x, mask, mean):
     channels = (x.shape[1],)
     arrays = dy, _or_no_rows(result, x), x, mask, mean
-    return _call("haskd_norm_gradient_sums", (channels, channels), *arrays)
+    return native_kernels.call_wide("haskd_norm_gradient_sums", (channels, channels), *arrays)
 
 
 _gradient_sums = _operation(_gradient_sums_native, _gradient_sums_xla)
@@ -291,21 +291,11 @@ def _gradient_xla(options, dy, result, x, mask, mean, factor, shift, slope, join
 def _gradient_native(options, dy, result, x, mask, mean, factor, shift, slope, joined):
     shapes = x.shape, ((0, x.shape[1]) if joined is None else x.shape)
     arrays = dy, _or_no_rows(result, x), x, mask, mean, factor, shift, slope
-    d_x, d_residual = _call("haskd_norm_gradient", shapes, *arrays)
+    d_x, d_residual = native_kernels.call_wide("haskd_norm_gradient", shapes, *arrays)
     return d_x.astype(x.dtype), d_residual.astype(x.dtype)
 
 
 _gradient = _operation(_gradient_native, _gradient_xla)
-
-
-def _call(name, shapes, first, *others, **attributes):
-    """Calls a kernel of several results that exists for float32 and float64."""
-    wide = native_kernels.sum_dtype(first.dtype)
-    arrays = (a if a.dtype == bool else a.astype(wide) for a in (first, *others))
-    results = tuple(jax.ShapeDtypeStruct(shape, wide) for shape in shapes)
-    return tuple(
-        native_kernels.call(f"{name}_{native_kernels.suffix(wide)}", results, *arrays, **attributes)
-    )
 
 
 def _or_no_rows(rows, like):

@@ -192,7 +192,8 @@ def adept(
         network: That of student and experts.
         guides: With bank and adeptness.
         inputs: What the student was given.
-        labels: The truth; unlabelled voxels are of the class the experts agree on.
+        labels: The truth; unlabelled voxels are of the class that the experts agree on, or that the
+            drawn one sees.
         config: Weights and temperature.
         key: Draws the expert of the step, with `rotate`.
         axis_name: The mesh axis.
@@ -219,11 +220,15 @@ def adept(
         )
     else:
         draw = models.rotate(key, omega, labels.voxels, where=mask, axis_name=axis_name)
+        drawn = logits(*models.expert(guides.bank, draw.index))
+        # One expert is no consensus: it teaches the unlabelled voxels that it takes for a class of
+        # its own.
+        said = jnp.argmax(drawn, axis=-1).astype(jnp.int32)
         values = losses.adept_divergence(
             student.logits,
-            logits(*models.expert(guides.bank, draw.index))[None],
+            drawn[None],
             draw.share,
-            labels.voxels,
+            jnp.where(labels.voxels < 0, said, labels.voxels),
             temperature=config.temperature,
             where=mask,
         )

@@ -101,6 +101,8 @@ def frame_sharpness(
 
 def _entropy_and_sharpness(images, where):
     check_shape("images", images, (None, None, None, 3))
+    if not len(images):
+        raise ValueError(f"images has shape {images.shape}: there is no frame")
     if min(images.shape[1:3]) < 3:
         raise ValueError(f"images has shape {images.shape}, expected 3 x 3 pixels or more")
     if images.dtype != jnp.uint8:

@@ -60,8 +60,8 @@ def select_views(
         fewer than K frames, all are taken, the rest is -1, and a warning is logged.
 
     Raises:
-        ValueError: for shapes that disagree, num_views below 1, and values outside of their range.
-            Under `jax.jit`, values outside of their range count as 0.
+        ValueError: for shapes that disagree, no frames, num_views below 1, and values outside of
+            their range. Under `jax.jit`, values outside of their range count as 0.
 
     Example:
         >>> import jax.numpy as jnp
@@ -103,6 +103,8 @@ def to_sequence(
     Says so if they are fewer than asked for.
     """
     visible = to_visible(visible)
+    if not len(visible):
+        raise ValueError(f"visible has shape {visible.shape}: there is no frame to choose from")
     if num_views < 1:
         raise ValueError(f"num_views is {num_views}, expected at least 1")
     frames = len(visible) if where is None else np.asarray(where).sum() if known(where) else None

@@ -149,6 +149,16 @@ def test_an_expert_that_is_not_adept_is_not_heard():
     assert np.isfinite(value) and np.isfinite(grad).all()
 
 
+def test_a_broken_expert_has_no_part_in_the_consensus():
+    given = scene(32)
+    s, unlabelled = to_jax(given), np.full(len(given.labels), -1, np.int32)
+    omega = np.zeros((3, 5), np.float32)
+    omega[0] = 1
+    sound = losses.asd_loss(s.rows["student"], s.rows["experts"], omega, unlabelled)
+    spoiled = s.rows["experts"].at[1].set(jnp.nan)
+    assert losses.asd_loss(s.rows["student"], spoiled, omega, unlabelled) == sound
+
+
 def test_consensus_is_the_label_that_the_experts_agree_on():
     experts = jnp.array([[[4.0, 0.0, 3.0]], [[0.0, 3.0, 3.0]]])  # [2, 1, 3]
     omega = jnp.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])  # nobody may say class 2

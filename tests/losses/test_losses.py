@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
+from haskd_jax import losses
+
 from . import common
 from .common import LOSSES, scene, subset, to_jax, value_and_grad, with_garbage
 
@@ -184,3 +186,14 @@ def test_only_the_student_learns(name):
     for key in ("teacher", "teacher_features", "experts"):
         assert not grads[key].any()
     assert any(grads[key].any() for key in ("student", "student_features"))
+
+
+def test_a_class_ruled_out_costs_nothing():
+    """Logits of -inf mask classes; 0 * inf is not their loss."""
+    logits = jnp.array([[0.0, 1.0, -jnp.inf]])
+    value, grad = jax.value_and_grad(
+        lambda x: losses.cross_entropy(x, jnp.array([1]), label_smoothing=0.0).sum()
+    )(logits)
+    assert value == pytest.approx(np.log1p(np.exp(-1))) and np.isfinite(grad).all()
+    value, grad = jax.value_and_grad(lambda x: losses.kl_divergence(x, logits).sum())(logits)
+    assert value == 0 and np.isfinite(grad).all()

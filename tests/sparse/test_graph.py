@@ -46,6 +46,12 @@ def test_voxel_graph_without_features():
     assert sparse.voxel_graph(kmap).nodes is None
 
 
+def test_voxel_graph_needs_features_of_its_voxels():
+    kmap = common.kernel_map(_grid("walls"), kernel_size=3, implementation="xla")
+    with pytest.raises(ValueError, match=r"features has shape \[7, 2\]"):
+        sparse.voxel_graph(kmap, np.ones((7, 2), np.float32))
+
+
 def test_voxel_graph_needs_a_map_within_one_grid():
     grid = _grid("walls")
     coarse = common.downsample(grid, implementation="xla")

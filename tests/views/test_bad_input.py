@@ -123,6 +123,7 @@ def test_other_arguments(call, named):
     ("changed", "named"),
     [
         ({"visible": VISIBLE[0]}, ["visible", r"\(5,\)"]),
+        ({"visible": VISIBLE[:0]}, ["visible", r"\(0, 5\)", "no frame"]),
         ({"visible": VISIBLE.astype(jnp.float32)}, ["visible", "float32", "bool"]),
         ({"num_views": 0}, ["num_views", "0"]),
         ({"num_views": -3}, ["num_views", "-3"]),
