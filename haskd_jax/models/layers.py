@@ -59,7 +59,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "V C"]) -> Float[Array, "V D"]:
         """Multiplies in the dtype of `x`."""
-        return _product(x, self.kernel[...].astype(x.dtype))
+        return _product(x, jnp.asarray(self.kernel[...], x.dtype))
 
 
 class Head(nnx.Module):

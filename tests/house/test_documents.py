@@ -59,3 +59,9 @@ def test_links_lead_somewhere(document):
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8"))
     missing = [target for target in targets if not (path.parent / target).exists()]
     assert not missing
+
+
+def test_pictures_are_light():
+    pictures = [path for path in (ROOT / "docs").rglob("*") if path.suffix in (".png", ".jpg")]
+    assert pictures
+    assert all(0 < path.stat().st_size < 300_000 for path in pictures)
