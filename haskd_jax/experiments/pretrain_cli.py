@@ -39,6 +39,7 @@ def pretrain(
 
     from haskd_jax.experiments.progress import bar
     from haskd_jax.train.image_training import train_encoder
+    from haskd_jax.train.stopping import Stopped
 
     names = list_scenes(data, split)
     if scenes is not None:
@@ -51,6 +52,9 @@ def pretrain(
     try:
         with bar(console, "image encoder", images.steps) as show:
             found = train_encoder(images, data, learnt, out, held_back=others, show=show)
+    except Stopped as stopped:
+        console.print(str(stopped), soft_wrap=True)
+        return 143
     except FloatingPointError as error:
         print(f"haskd pretrain: {error}", file=sys.stderr)
         return 1

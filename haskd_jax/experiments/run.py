@@ -65,7 +65,7 @@ def _run(experiment: Experiment) -> int:
     from haskd_jax.files import write_json
     from haskd_jax.report import write_report
     from haskd_jax.sparse import keep_freed_memory
-    from haskd_jax.train.loop import Stopped
+    from haskd_jax.train.stopping import Stopped
 
     keep_freed_memory()
     _keep_compilations()

@@ -32,6 +32,7 @@ from haskd_jax.train.metrics import count_on_host, iou, mean_iou
 from haskd_jax.train.objectives import image_loss, labels_of_feature_map
 from haskd_jax.train.optimizer import make_optimizer
 from haskd_jax.train.state import TrainState, init_state
+from haskd_jax.train.stopping import Stopped, sigterm
 
 _CONFIG = "config.json"
 Array = np.ndarray
@@ -65,6 +66,7 @@ def train_encoder(
             size.
         ValueError: The folder holds a training with another configuration.
         FloatingPointError: The loss is not finite.
+        Stopped: SIGTERM came; all is saved.
     """
     classes = tuple(read_dataset(root)["classes"])
     _claim(folder, {"images": config, "scenes": scenes, "held_back": held_back, "classes": classes})
@@ -90,11 +92,13 @@ def train_encoder(
         if restored is not None:
             done, state = restored.step, restored.state
         log = stack.enter_context(Log(folder, step=done))
+        terminated = stack.enter_context(sigterm())
         for colour, label in _batches(root, frames, config, done):
             state, value = step(state, colour, label)
             done += 1
             logs = done % config.log_every == 0 or done == config.steps
-            saves = done % config.save_every == 0
+            leaves = bool(terminated) and done < config.steps
+            saves = leaves or done % config.save_every == 0
             if (logs or saves) and not np.isfinite(value):
                 raise FloatingPointError(
                     f"step {done}: the loss is {value}: lower learning_rate "
@@ -106,6 +110,9 @@ def train_encoder(
                     show(done, {"loss": float(value)})
             if saves:
                 checkpoints.save(done, state, {})
+            if leaves:
+                checkpoints.wait()
+                raise Stopped(f"{folder}: stopped by SIGTERM and saved after step {done}")
 
     weights = jax.tree.map(np.asarray, (state.params["network"], state.state))
     save_weights(folder, *weights)

@@ -2,10 +2,9 @@
 
 import functools
 import logging
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from haskd_jax.train.objectives import Guides
 from haskd_jax.train.optimizer import cycle_ends, make_optimizer, make_schedule
 from haskd_jax.train.state import TrainState, deployed
 from haskd_jax.train.step import Task, make_step
+from haskd_jax.train.stopping import Stopped, sigterm
 
 _logger = logging.getLogger(__name__)
 
@@ -40,10 +40,6 @@ Evaluate = Callable[[PyTree, PyTree], Mapping[str, Any]]
 Show = Callable[[int, Mapping[str, float]], None]
 
 _AGREED = 10  # steps, after which several processes ask each other whether to leave
-
-
-class Stopped(Exception):
-    """SIGTERM came, and the training was saved; the same command goes on with it."""
 
 
 def fit(
@@ -117,7 +113,7 @@ def fit(
             guides = with_experts(guides, experts, len(ends) - 1, task)
         on_devices = jax.device_put(guides, replicated(mesh))
         log = stack.enter_context(Log(folder, step=done, enabled=first_process, wandb=wandb))
-        terminated = stack.enter_context(_sigterm())
+        terminated = stack.enter_context(sigterm())
         if guides.bank is not None and not online and restored is None:
             log.write(
                 0, experts=np.asarray(guides.bank.iou), adeptness=np.asarray(guides.adeptness)
@@ -273,21 +269,6 @@ def _set_state(iterators: Sequence[BatchIterator], saved: Mapping[str, Any]) -> 
     for iterator in iterators:
         own = iterator.get_state()["loader"]["process"]
         iterator.set_state({**saved, "loader": {**saved["loader"], "process": own}})
-
-
-@contextmanager
-def _sigterm() -> Iterator[list[int]]:
-    """A list that is no longer empty once SIGTERM came."""
-    received: list[int] = []
-    try:
-        before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
-    except ValueError:  # not in the main thread: a notebook's or a test's worker
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _any_process(terminated: list[int], agreed: bool) -> bool:

@@ -22,11 +22,12 @@ from haskd_jax.data.writer import SceneWriter
 from haskd_jax.files import write_json
 from haskd_jax.train.card import ModelCard, ModelConfig
 from haskd_jax.train.config import ASDConfig, IHDConfig, OptimizerConfig, TrainConfig
-from haskd_jax.train.loop import Stopped, fit
+from haskd_jax.train.loop import fit
 from haskd_jax.train.mesh import DATA, make_mesh
 from haskd_jax.train.networks import make_network
 from haskd_jax.train.objectives import Guides
 from haskd_jax.train.step import Task
+from haskd_jax.train.stopping import Stopped
 from tests.data import raw
 
 ROOT = Path(__file__).resolve().parents[2]

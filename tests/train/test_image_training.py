@@ -1,7 +1,9 @@
 """The image encoder by itself: learns, resumes to the same bits, and is where teachers begin."""
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 
 import jax
@@ -21,6 +23,7 @@ from haskd_jax.train.config import ImageTrainingConfig
 from haskd_jax.train.image_encoders import make_encoder, read_encoder, with_encoder
 from haskd_jax.train.image_training import train_encoder
 from haskd_jax.train.inputs import make_inputs
+from haskd_jax.train.stopping import Stopped
 from tests.train.trained import CLASSES, VOXEL_SIZE, cloud, frame, make_student, make_teacher
 
 SCENES = ("a", "b", "c")
@@ -110,6 +113,21 @@ def test_it_goes_on_to_the_same_bits(root, trained, tmp_path):
     shutil.rmtree(again / "checkpoints" / "50")
     assert train_encoder(CONFIG, root, SCENES[:2], again, held_back=SCENES[2:]) == found
     for one, other in zip(leaves(folder), leaves(again), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_sigterm_saves_before_leaving(root, trained, tmp_path):
+    folder, found, _ = trained
+    out = tmp_path / "stopped"
+
+    def stop(step, numbers):
+        if step == 20:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped, match=r"saved after step 2\d"):
+        train_encoder(CONFIG, root, SCENES[:2], out, held_back=SCENES[2:], show=stop)
+    assert train_encoder(CONFIG, root, SCENES[:2], out, held_back=SCENES[2:]) == found
+    for one, other in zip(leaves(folder), leaves(out), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
