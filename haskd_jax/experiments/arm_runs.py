@@ -322,12 +322,13 @@ class Arms:
                 "evaluated"
             )
             return
-        trained = self._weights(name)
         wanted = {
             "split": self.scenes.split,
             "checkpoint": "last",
             "step": self._config(arm).steps,
-            "ensemble": len(trained),
+            "ensemble": self.experiment.train.optimizer.cycles
+            if name == "snapshots"
+            else len(members),
             "tta": self.experiment.tta,
             "views": self._views(arm).get("views", 0),
         }
@@ -336,6 +337,7 @@ class Arms:
             same = before["protocol"].items() >= wanted.items()
             if same and before.get("scenes") == list(self.scenes.test):
                 return
+        trained = self._weights(name)
         pictured = self.scenes.test[: self.experiment.pictures]
         network = make_network(self._card(arm))
         done = 0

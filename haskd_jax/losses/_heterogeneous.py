@@ -60,8 +60,8 @@ def information_weights(
     weights = jnp.ones(voxels, logits.dtype)
     if mode == "confidence":
         if num_classes > 1:  # of one class the teacher is sure
-            log_p = jax.nn.log_softmax(jax.lax.stop_gradient(zero_rows(logits, where)))
-            entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+            p = jax.nn.softmax(jax.lax.stop_gradient(zero_rows(logits, where)))
+            entropy = jnp.sum(jax.scipy.special.entr(p), axis=-1)
             weights = jnp.clip(1 - entropy / math.log(num_classes), 0, 1)
     elif mode == "seen":
         if seen is None:

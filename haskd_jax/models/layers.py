@@ -72,11 +72,11 @@ class Head(nnx.Module):
 
     def __call__(self, x: Float[Array, "V C"], mask: Bool[Array, " V"]) -> Float[Array, "V D"]:
         """Losses and metrics want more digits than bfloat16 has."""
-        wide = sum_dtype(x.dtype)
-        # The bias as one more row of the kernel: its gradient is a sum over all rows, too.
-        x = jnp.concatenate([x.astype(wide), jnp.ones_like(x, wide, shape=(x.shape[0], 1))], axis=1)
-        kernel = jnp.concatenate([self.linear.kernel[...], self.bias[...][None]]).astype(wide)
-        return jnp.where(mask[:, None], _product(x, kernel), 0)
+        x = x.astype(sum_dtype(x.dtype))
+        # The bias as a product with ones: its gradient is a sum over all rows, too.
+        ones = jnp.ones_like(x, shape=(x.shape[0], 1))
+        bias = _product(ones, jnp.asarray(self.bias[...], x.dtype)[None])
+        return jnp.where(mask[:, None], self.linear(x) + bias, 0)
 
 
 class ConvNormRelu(nnx.Module):

@@ -197,3 +197,6 @@ def test_a_class_ruled_out_costs_nothing():
     assert value == pytest.approx(np.log1p(np.exp(-1))) and np.isfinite(grad).all()
     value, grad = jax.value_and_grad(lambda x: losses.kl_divergence(x, logits).sum())(logits)
     assert value == 0 and np.isfinite(grad).all()
+    weights = losses.information_weights(logits, mode="confidence")
+    p = np.exp([0.0, 1.0]) / np.exp([0.0, 1.0]).sum()
+    np.testing.assert_allclose(weights, [1 + (p * np.log(p)).sum() / np.log(3)], rtol=1e-5)

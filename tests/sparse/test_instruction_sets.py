@@ -71,6 +71,21 @@ def test_forward_and_gradients(instruction_set):
     assert float(done.stdout) <= 1e-5
 
 
+def test_what_the_machine_lacks_is_the_best_it_has():
+    best, *_ = [name for name in ("avx512", "avx2", "generic") if has(name)]
+    said = {
+        name: subprocess.run(
+            [sys.executable, "-c", SCRIPT],
+            env=os.environ | {"HASKD_JAX_ISA": name},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for name in (best, "avx512")
+    }
+    assert said["avx512"] == said[best]
+
+
 def test_unknown_names_are_refused():
     done = subprocess.run(
         [sys.executable, "-c", "from haskd_jax import sparse; sparse.native_available()"],
