@@ -99,7 +99,7 @@ class Arms:
             "scenes": msgspec.to_builtins(self.experiment.scenes, enc_hook=str),
             "scans": self.scenes.digest,
             "labelled": self.scenes.labelled,
-            "unlabelled": self.scenes.unlabelled if arm.teacher else None,
+            "unlabelled": self._unlabelled(arm) or None,
             "calibration": self.scenes.calibration,
             "views": msgspec.to_builtins(self.experiment.views) if self._sees(arm) else None,
             "encoder": None if encoder is None else read_encoder(encoder),
@@ -157,12 +157,18 @@ class Arms:
                 show=show,
                 wandb=self.experiment.wandb,
             )
+        _all_here(f"{folder} is trained")  # its weights are there before any process asks for them
 
     def _sees(self, arm: Arm) -> bool:
         """Whether images take part in its training."""
         return arm.views is not None or (
             arm.teacher is not None and ARMS[arm.teacher].views is not None
         )
+
+    def _unlabelled(self, arm: Arm) -> tuple[str, ...]:
+        """The scenes without labels that it trains on: where a teacher or snapshots teach."""
+        taught = arm.teacher is not None or arm.asd is not None
+        return self.scenes.unlabelled if taught else ()
 
     def _card(self, arm: Arm) -> ModelCard:
         sees = arm.views is not None
@@ -233,10 +239,11 @@ class Arms:
         scenes, labelled = self.scenes, self.scenes.labelled
         names = labelled
         groups: tuple[tuple[int, int], ...] = ((len(labelled), config.batch_size),)
-        if arm.teacher is not None and scenes.unlabelled:
+        unlabelled = self._unlabelled(arm)
+        if unlabelled:
             # As many labelled scenes a batch as without the others, which come on top.
-            names = (*labelled, *scenes.unlabelled)
-            groups = (*groups, (len(scenes.unlabelled), config.unlabelled or config.batch_size))
+            names = (*labelled, *unlabelled)
+            groups = (*groups, (len(unlabelled), config.unlabelled or config.batch_size))
         sees = self._sees(arm) and bool(scenes.framed & set(names)) and soft is None
         if self._sees(arm) and not scenes.framed & set(names):
             self.console.print(

@@ -39,6 +39,7 @@ COMPARISONS = (
     Comparison("ihd_uniform", "plain", "IHD without IOF"),
     Comparison("asd", "cyclic", "ASD at the same schedule"),
     Comparison("asd", "mean_snapshots", "adeptness against all snapshots alike"),
+    Comparison("mean_snapshots", "cyclic", "self-distillation without adeptness"),
     Comparison("haskd", "plain", "the whole method"),
     Comparison("haskd", "ihd", "what ASD adds to IHD"),
     Comparison("haskd", "asd", "what IHD adds to ASD"),

@@ -155,7 +155,7 @@ class TrainConfig:
     Attributes:
         steps: Batches in all.
         batch_size: Labelled scenes of one device's batch.
-        unlabelled: Scenes without labels on top, where a teacher teaches on them; None: as many.
+        unlabelled: Scenes without labels on top, where a teacher or snapshots teach; None: as many.
         optimizer: The optimizer.
         loss: Weights of the losses against labels.
         image_augmentation: Whether a teacher's images change palette, contrast and side.

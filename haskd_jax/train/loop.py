@@ -23,7 +23,7 @@ from haskd_jax.files import write_whole
 from haskd_jax.train.checkpoints import Checkpoints, Snapshot, Snapshots, save_weights
 from haskd_jax.train.compilations import count_compilations
 from haskd_jax.train.log import Log
-from haskd_jax.train.mesh import put_batches, replicated
+from haskd_jax.train.mesh import put_batches, put_whole, replicated
 from haskd_jax.train.objectives import Guides
 from haskd_jax.train.optimizer import cycle_ends, make_optimizer, make_schedule
 from haskd_jax.train.state import TrainState, deployed
@@ -111,7 +111,7 @@ def fit(
             experts = snapshots.load(*_like(state), up_to_step=done)
         if online:
             guides = with_experts(guides, experts, len(ends) - 1, task)
-        on_devices = jax.device_put(guides, replicated(mesh))
+        on_devices = put_whole(mesh, guides)
         log = stack.enter_context(Log(folder, step=done, enabled=first_process, wandb=wandb))
         terminated = stack.enter_context(sigterm())
         if guides.bank is not None and not online and restored is None:
@@ -172,7 +172,7 @@ def fit(
                 scores = {"miou": float(np.mean(iou[counts > 0]))}
                 if online:
                     guides = with_experts(guides, experts, len(ends) - 1, task)
-                    on_devices = jax.device_put(guides, replicated(mesh))
+                    on_devices = put_whole(mesh, guides)
                 log.write(
                     done,
                     cycle=snapshot.cycle,

@@ -51,6 +51,24 @@ def spread(mesh: Mesh, tree: PyTree) -> PyTree:
     return jax.tree.map(of, tree)
 
 
+def put_whole(mesh: Mesh, tree: PyTree) -> PyTree:
+    """Puts arrays that all processes hold alike on every device.
+
+    `jax.device_put` would compare them among the processes, where a NaN equals no other.
+
+    Args:
+        mesh: The mesh.
+        tree: Of arrays on this process's host or device.
+
+    Returns:
+        The arrays, replicated.
+    """
+    sharding = replicated(mesh)
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree
+    )
+
+
 def put_batches(mesh: Mesh, batches: Sequence[Batch]) -> Batch:
     """Stacks one batch for each device of this process into one that is spread over the mesh.
 

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -183,6 +186,37 @@ def test_a_teacher_of_all_rooms_teaches_offline(tmp_path):
     assert all(line["terms"]["ihd/logits"] > 0 for line in log if "terms" in line)
     does_nothing_again(synthrooms.main, command, out)
     goes_on_to_the_same_bits(synthrooms.main, command, out, "ihd")
+
+
+@pytest.mark.slow
+def test_a_cluster_of_two_processes(root, tmp_path):
+    """A teacher and its student, evaluated, with a report; every process leaves with 0."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    out = tmp_path / "run"
+    options = ["--cluster.enabled", "--cluster.processes", "2", "--cluster.coordinator", address]
+    command = [sys.executable, "-m", "haskd_jax.experiments.synthrooms", "debug", *options]
+    both = [
+        subprocess.Popen(
+            [*command, "--cluster.process", str(number), "--out", str(out), "--arms", "haskd"],
+            cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+        for number in range(2)
+    ]  # fmt: skip
+    try:
+        for process in both:
+            said, _ = process.communicate(timeout=600)
+            assert process.returncode == 0, said
+    finally:
+        for process in both:
+            process.kill()
+            process.communicate()
+    for arm in ("teacher", "haskd"):
+        assert results(out, arm)["protocol"]["scenes"] == 1
+    log = [json.loads(line) for line in (out / "haskd" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log if "loss" in line] == [1, 2, 3, 4]
+    assert (out / "report.html").exists()
 
 
 class TestBadInput:
