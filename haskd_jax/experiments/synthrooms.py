@@ -90,7 +90,8 @@ SMALL = SynthRoomsExperiment(
     train_teacher=_SMALL_TRAINING,
     train=_SMALL_TRAINING,
     ihd=IHDConfig(teaching="offline", temperature=1.0),
-    asd=ASDConfig(weight=0.3, temperature=1.0),
+    asd=ASDConfig(temperature=1.0),
+    snapshots="offline",
 )
 # What experiments/synthrooms/PREREGISTRATION.md registers.
 ALL_LABELS = replace(
@@ -99,8 +100,6 @@ ALL_LABELS = replace(
     scenes=replace(SMALL.scenes, calibration=16, labelled=1.0),
     train=replace(SMALL.train, steps=700),
     train_teacher=replace(SMALL.train_teacher, steps=700),
-    asd=ASDConfig(temperature=1.0),
-    snapshots="offline",
     arms=tuple(ARMS),
 )
 FEW_LABELS = replace(ALL_LABELS, scenes=replace(ALL_LABELS.scenes, labelled=0.3))
@@ -118,7 +117,6 @@ FULL = replace(
     SMALL,
     rooms=SynthRooms(train=120, val=1, test=40),
     scenes=ScenesConfig(voxel_size=0.05, mix=0.0, calibration=20),
-    asd=ASDConfig(),
     train_teacher=_FULL_TRAINING,
     train=_FULL_TRAINING,
 )
