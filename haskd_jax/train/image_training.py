@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import msgspec
 import numpy as np
 import optax
-from jaxtyping import ArrayLike, Float, Int64, Integer, PyTree
+from jaxtyping import ArrayLike, Int64, Integer, PyTree
 
 from haskd_jax import models
 from haskd_jax.data import DataError, load_scene, read_dataset
@@ -32,11 +32,12 @@ from haskd_jax.train.metrics import count_on_host, iou, mean_iou
 from haskd_jax.train.objectives import image_loss, labels_of_feature_map
 from haskd_jax.train.optimizer import make_optimizer
 from haskd_jax.train.state import TrainState, init_state
-from haskd_jax.train.stopping import Stopped, sigterm
+from haskd_jax.train.stopping import Stopped, save_batch, sigterm
 
 _CONFIG = "config.json"
 Array = np.ndarray
 Show = Callable[[int, Mapping[str, float]], None]
+_Numbers = tuple[jax.Array, jax.Array]  # a step's loss and the norm of its gradient
 
 
 def train_encoder(
@@ -65,7 +66,8 @@ def train_encoder(
         DataError: No scene, or none of those held back, has labelled frames, or frames differ in
             size.
         ValueError: The folder holds a training with another configuration.
-        FloatingPointError: The loss is not finite.
+        FloatingPointError: Loss or gradient is not finite; names the step and the file that holds
+            its batch.
         Stopped: SIGTERM came; all is saved.
     """
     classes = tuple(read_dataset(root)["classes"])
@@ -93,21 +95,37 @@ def train_encoder(
             done, state = restored.step, restored.state
         log = stack.enter_context(Log(folder, step=done))
         terminated = stack.enter_context(sigterm())
+        pending: tuple[int, Array, Array, _Numbers] | None = None
+
+        def check(pending: tuple[int, Array, Array, _Numbers]) -> float:
+            """The loss of a step, which is waited for while the next one runs."""
+            number, colour, label, numbers = pending
+            loss, norm = (float(value) for value in numbers)
+            if not np.isfinite([loss, norm]).all():
+                path = save_batch(folder, number, {"colour": colour, "label": label})
+                raise FloatingPointError(
+                    f"step {number}: the loss is {loss}, the gradient's norm {norm}; frames "
+                    f"{_names(frames, config, number)}; the batch is in {path}: lower "
+                    f"learning_rate ({config.learning_rate}), or look at the scenes with haskd "
+                    "doctor; checkpoints of earlier steps stay"
+                )
+            return loss
+
         for colour, label in _batches(root, frames, config, done):
-            state, value = step(state, colour, label)
+            state, numbers = step(state, colour, label)
+            if pending is not None:
+                check(pending)
             done += 1
+            pending = done, colour, label, numbers
             logs = done % config.log_every == 0 or done == config.steps
             leaves = bool(terminated) and done < config.steps
             saves = leaves or done % config.save_every == 0
-            if (logs or saves) and not np.isfinite(value):
-                raise FloatingPointError(
-                    f"step {done}: the loss is {value}: lower learning_rate "
-                    f"({config.learning_rate}), or look at the scenes with haskd doctor"
-                )
+            if logs or saves:
+                loss = check(pending)
             if logs:
-                log.write(done, loss=float(value))
+                log.write(done, loss=loss)
                 if show is not None:
-                    show(done, {"loss": float(value)})
+                    show(done, {"loss": loss})
             if saves:
                 checkpoints.save(done, state, {})
             if leaves:
@@ -136,8 +154,8 @@ def train_encoder(
 
 def _make_step(
     apply: Callable[..., Any], optimizer: optax.GradientTransformation
-) -> Callable[..., tuple[TrainState, Float[jax.Array, ""]]]:
-    """From a state and a batch of frames and 2D labels to the next state and the loss."""
+) -> Callable[..., tuple[TrainState, _Numbers]]:
+    """From a state and a batch of frames and 2D labels to the next state and its numbers."""
 
     @partial(jax.jit, donate_argnums=0)
     def step(state: TrainState, colour, label):
@@ -153,8 +171,9 @@ def _make_step(
         with jax.numpy_dtype_promotion("standard"):  # optax mixes Python floats and float32
             updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
+            norm = optax.tree.norm(gradients)
         new = replace(state, step=state.step + 1, params=params, state=running, opt_state=opt_state)
-        return new, value
+        return new, (value, norm)
 
     return step
 
@@ -209,15 +228,28 @@ def _read(root: Path, frame: tuple[str, int]) -> tuple[Array, Array]:
     return np.array(colour), np.array(label, np.int32)
 
 
-def _batches(
-    root: Path, frames: Sequence[tuple[str, int]], config: ImageTrainingConfig, start: int
-) -> Iterator[tuple[Array, Array]]:
-    """Every frame once an epoch; batch i is the same wherever the iteration starts."""
+def _order(frames: Sequence[tuple[str, int]], config: ImageTrainingConfig):
+    """The frames as they are learnt from: every one once an epoch."""
     # Imported here, as in `data.loader_iterator`.
     import grain
 
-    order = grain.MapDataset.source(frames).seed(config.seed).shuffle().repeat()
-    batches = order.map(partial(_read, root)).batch(config.batch_size)
+    return grain.MapDataset.source(frames).seed(config.seed).shuffle().repeat()
+
+
+def _names(frames: Sequence[tuple[str, int]], config: ImageTrainingConfig, step: int) -> str:
+    """The frames of a step's batch, in words."""
+    order, size = _order(frames, config), config.batch_size
+    batch = (order[place] for place in range((step - 1) * size, step * size))
+    return ", ".join(f"{number} of {scene}" for scene, number in batch)
+
+
+def _batches(
+    root: Path, frames: Sequence[tuple[str, int]], config: ImageTrainingConfig, start: int
+) -> Iterator[tuple[Array, Array]]:
+    """Batch i is the same wherever the iteration starts."""
+    import grain
+
+    batches = _order(frames, config).map(partial(_read, root)).batch(config.batch_size)
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
     return iter(batches[start : config.steps].to_iter_dataset(options))
 

@@ -19,7 +19,6 @@ from haskd_jax import models
 from haskd_jax.data.loader import Loader
 from haskd_jax.data.loader_batch import Batch
 from haskd_jax.data.loader_iterator import BatchIterator
-from haskd_jax.files import write_whole
 from haskd_jax.train.checkpoints import Checkpoints, Snapshot, Snapshots, save_weights
 from haskd_jax.train.compilations import count_compilations
 from haskd_jax.train.log import Log
@@ -28,7 +27,7 @@ from haskd_jax.train.objectives import Guides
 from haskd_jax.train.optimizer import cycle_ends, make_optimizer, make_schedule
 from haskd_jax.train.state import TrainState, deployed
 from haskd_jax.train.step import Task, make_step
-from haskd_jax.train.stopping import Stopped, sigterm
+from haskd_jax.train.stopping import Stopped, save_batch, sigterm
 
 _logger = logging.getLogger(__name__)
 
@@ -287,13 +286,12 @@ def _stop(
     scenes: Sequence[str],
     values: Mapping[str, float],
 ) -> None:
-    path = folder / f"stopped_at_step_{step}.process_{jax.process_index()}.npz"
     arrays = {
         f"device{i}/{name}": array
         for i, batch in enumerate(batches)
         for name, array in batch._asdict().items()
     }
-    write_whole(path, functools.partial(_save_arrays, arrays))
+    path = save_batch(folder, step, arrays)
     names = ", ".join(scenes[i] for batch in batches for i in batch.scene.tolist() if i >= 0)
     numbers = ", ".join(f"{name} {value:.6g}" for name, value in values.items())
     reason, advice = "loss or gradient is not finite", "lower the learning rate, or look"
@@ -303,8 +301,3 @@ def _stop(
         f"step {step}: {reason} ({numbers}); scenes {names}; the batch is in {path}: {advice} at "
         "the scenes with haskd doctor; checkpoints of earlier steps stay"
     )
-
-
-def _save_arrays(arrays: Mapping[str, np.ndarray], path: Path) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)

@@ -1,8 +1,15 @@
-"""SIGTERM: trainings save before they leave."""
+"""What ends a training early: SIGTERM, before which it saves, and a batch that spoils it."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Shaped
+
+from haskd_jax.files import write_whole
 
 
 class Stopped(Exception):
@@ -26,3 +33,24 @@ def sigterm() -> Iterator[list[int]]:
         yield received
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def save_batch(folder: Path, step: int, arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> Path:
+    """Keeps the batch that a training stopped at.
+
+    Args:
+        folder: Of the training.
+        step: Its number.
+        arrays: Of the batch, by name.
+
+    Returns:
+        The file, to be read by `numpy.load`.
+    """
+    path = folder / f"stopped_at_step_{step}.process_{jax.process_index()}.npz"
+
+    def write(beside: Path) -> None:
+        with beside.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
+    write_whole(path, write)
+    return path

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from haskd_jax.data import DataError, Frame
+from haskd_jax.data import DataError, Frame, load_scene
 from haskd_jax.data.loader import Loader
 from haskd_jax.data.transforms import plain
 from haskd_jax.data.writer import SceneWriter
@@ -252,7 +253,15 @@ class TestCommand:
         command += [*self.options[:-1], "9", "--save-every", "3", "--learning-rate", "1e30"]
         assert pretrain_cli.main(command) == 1
         error = capsys.readouterr().err
-        assert "the loss is nan: lower learning_rate (1e+30)" in error
+        (path,) = out.glob("*.npz")
+        step = int(path.name.split(".")[0].rsplit("_", 1)[1])
+        assert f"step {step}: the loss is " in error and str(path) in error
+        assert "lower learning_rate (1e+30)" in error
+        with np.load(path, allow_pickle=False) as saved:
+            shown = [number for number, _ in re.findall(r"(\d+) of (a)\b", error)]
+            frames = load_scene(root / "a").frames
+            np.testing.assert_array_equal(saved["colour"], frames.colour[[int(n) for n in shown]])
+            np.testing.assert_array_equal(saved["label"], frames.label[[int(n) for n in shown]])
         assert not list((out / "checkpoints").iterdir()) and not (out / "encoder.json").exists()
 
     def test_nothing_left_to_learn_from(self, root, tmp_path, capsys):
