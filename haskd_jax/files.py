@@ -1,7 +1,8 @@
-"""Files that are whole or not there: written beside, then renamed."""
+"""Files that are whole or not there: written beside, then renamed. Arrays, read by threads."""
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ import numpy as np
 from jaxtyping import Shaped
 
 PARTIAL = ".partial-"  # begins the name of what is being written
+# CPython 3.11 counts the depth of its parser, which reads headers of .npy files, for all threads
+# together: once in a long training two that read at the same time end in a SystemError
+# (github.com/python/cpython/issues/106905).
+_one_header_at_a_time = threading.Lock()
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -82,3 +87,28 @@ def write_array(path: Path, array: Shaped[np.ndarray, "..."]) -> None:
             np.save(file, array, allow_pickle=False)
 
     write_whole(path, write)
+
+
+def map_array(path: Path) -> Shaped[np.ndarray, "..."]:
+    """Memory-maps the array of a `.npy` file, from any number of threads.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The array, not writable.
+
+    Raises:
+        OSError: The file is not there, or cannot be read.
+        ValueError: It is no such file, or holds objects.
+        EOFError: It is empty.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_array(Path(folder) / "a.npy", np.arange(3))
+        ...     map_array(Path(folder) / "a.npy")[1:].tolist()
+        [1, 2]
+    """
+    with _one_header_at_a_time:
+        return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -22,6 +22,7 @@ from haskd_jax.data.loader_iterator import BatchIterator
 from haskd_jax.data.prepared import load_scene, read_manifest
 from haskd_jax.data.scene import Array, Scene
 from haskd_jax.data.transforms import Recipe, Sample, augment, mix3d, sample_of, spread_views
+from haskd_jax.files import map_array
 
 # Keep the draws for different purposes apart.
 _ORDER, _SCENE, _MIX, _CROP = range(4)
@@ -307,8 +308,8 @@ class Loader:
         assert self.soft is not None
         path = Path(self.soft) / f"{name}.npy"
         try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+            return map_array(path)
+        except (OSError, ValueError, EOFError) as error:
             raise DataError(path, f"{error}: let the teacher predict the scenes anew") from None
 
     def _choose_views(self, scene: Scene, rng: np.random.Generator) -> Sequence[int]:

@@ -23,6 +23,7 @@ from haskd_jax.data.scene import (
     Scene,
     no_frames,
 )
+from haskd_jax.files import map_array
 
 VERSION = 1
 
@@ -94,7 +95,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
 def _open_array(folder: Path, name: str, entry: Mapping[str, Any]) -> Array:
     path = folder / f"{name}.npy"
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = map_array(path)
     except (OSError, ValueError, EOFError) as error:
         reason = "missing" if not path.exists() else f"damaged ({error})"
         raise DataError(path, f"{reason}: remove the scene's folder and prepare again") from error

@@ -21,7 +21,7 @@ from jaxtyping import ArrayLike, Int64, Integer, PyTree
 from haskd_jax import models
 from haskd_jax.data import DataError, load_scene, read_dataset
 from haskd_jax.data.prepared import read_json
-from haskd_jax.files import write_json
+from haskd_jax.files import map_array, write_json
 from haskd_jax.train.checkpoints import Checkpoints, save_weights
 from haskd_jax.train.config import ImageTrainingConfig, OptimizerConfig
 from haskd_jax.train.image_augmentation import augment_images
@@ -222,8 +222,7 @@ def _read(root: Path, frame: tuple[str, int]) -> tuple[Array, Array]:
     """
     name, number = frame
     colour, label = (
-        np.load(root / name / f"frame_{array}.npy", mmap_mode="r", allow_pickle=False)[number]
-        for array in ("colour", "label")
+        map_array(root / name / f"frame_{array}.npy")[number] for array in ("colour", "label")
     )
     return np.array(colour), np.array(label, np.int32)
 

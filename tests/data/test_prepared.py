@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +15,7 @@ from haskd_jax.data import writer as writing
 from haskd_jax.data.prepared import ARRAYS, verify_scene
 from haskd_jax.data.scene import pose_fault
 from haskd_jax.data.writer import SceneWriter
-from haskd_jax.files import PARTIAL, write_json
+from haskd_jax.files import PARTIAL, map_array, write_array, write_json
 from tests.data import raw
 
 
@@ -263,3 +265,22 @@ def test_listing(tmp_path):
     write_json(tmp_path / "dataset.json", value | {"version": 2})
     with pytest.raises(DataError, match="version 2"):
         list_scenes(tmp_path)
+
+
+def test_threads_read_headers_one_at_a_time(tmp_path, monkeypatch):
+    write_array(tmp_path / "a.npy", np.arange(3))
+    load, reading = np.load, []
+
+    def slow(*args, **kwargs):
+        reading.append("begun")
+        time.sleep(0.01)
+        assert len(reading) == 1, "two threads read at once"
+        array = load(*args, **kwargs)
+        reading.clear()
+        return array
+
+    monkeypatch.setattr(np, "load", slow)
+    with ThreadPoolExecutor(4) as pool:
+        for array in pool.map(map_array, [tmp_path / "a.npy"] * 8):
+            np.testing.assert_array_equal(array, np.arange(3))
+            assert isinstance(array, np.memmap) and not array.flags.writeable
