@@ -8,7 +8,7 @@ from importlib import resources
 from haskd_jax.report.run_folder import Arm, Run
 
 _KNOWN = {"plain": "var(--plain)", "teacher": "var(--teacher)", "haskd": "var(--student)"}
-_OTHERS = 6  # further colours in page.css
+_SERIES = 6  # colours in page.css, of which the first two are those of student and teacher
 
 
 def arm_colour(run: Run, arm: Arm) -> str:
@@ -16,12 +16,12 @@ def arm_colour(run: Run, arm: Arm) -> str:
     others = [other.name for other in run.arms if other.name not in _KNOWN]
     if arm.name in _KNOWN:
         return _KNOWN[arm.name]
-    return series_colour(others.index(arm.name))
+    return series_colour(2 + others.index(arm.name) % (_SERIES - 2))
 
 
 def series_colour(number: int) -> str:
     """The CSS colour of a line that stands for no arm of its own."""
-    return f"var(--c{number % _OTHERS})"
+    return f"var(--c{number % _SERIES})"
 
 
 def anchor(title: str) -> str:

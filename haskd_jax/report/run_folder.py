@@ -137,7 +137,14 @@ class Arm:
 
 
 # Arms that every run knows; others go by the name of their folder.
-TITLES = {"plain": "Plain student", "teacher": "Teacher", "haskd": "HAS-KD student"}
+TITLES = {
+    "plain": "Plain student",
+    "cyclic": "Cyclic student",
+    "teacher": "Teacher",
+    "ihd": "IHD student",
+    "asd": "ASD student",
+    "haskd": "HAS-KD student",
+}
 
 
 @dataclass(frozen=True)
