@@ -27,8 +27,9 @@ from haskd_jax.train.card import ModelCard, write_card
 from haskd_jax.train.checkpoints import Snapshots, load_weights
 from haskd_jax.train.config import TrainConfig
 from haskd_jax.train.evaluation import class_iou, evaluate
-from haskd_jax.train.image_encoders import read_encoder, with_encoder
-from haskd_jax.train.loop import fit, with_experts
+from haskd_jax.train.experts import with_experts
+from haskd_jax.train.image_encoders import encoder_in_words, read_encoder, with_encoder
+from haskd_jax.train.loop import fit
 from haskd_jax.train.mesh import DATA, make_mesh
 from haskd_jax.train.networks import Network, make_network
 from haskd_jax.train.objectives import Guides
@@ -403,8 +404,7 @@ class Arms:
         """What the image encoder that took part was trained on, in words."""
         if self.experiment.encoder is None or not self._sees(arm):
             return None
-        frames = read_encoder(self.experiment.encoder)["frames"]
-        return f"image encoder trained before on {frames:,} labelled frames"
+        return encoder_in_words(self.experiment.encoder)
 
 
 def run_arms(

@@ -13,6 +13,7 @@ from haskd_jax.files import write_whole
 from haskd_jax.report.comparisons import RARE, compare, rare_classes, with_rare_classes
 from haskd_jax.report.run_folder import Arm, read_run, training_seconds
 from haskd_jax.report.statistics import COSTS, KEYS, SCORES, PairedDifference, Result, summaries
+from haskd_jax.train.image_encoders import encoder_in_words
 from haskd_jax.train.log import read_log
 
 
@@ -30,11 +31,12 @@ class SeedResults(NamedTuple):
     points: Int64[np.ndarray, " C"]
 
 
-def setting_in_words(scenes: ScenesConfig) -> str:
+def setting_in_words(scenes: ScenesConfig, encoder: Path | None = None) -> str:
     """Which labels the training sees.
 
     Args:
         scenes: The scenes of the experiment.
+        encoder: The image encoder of its teachers, if it was trained before.
 
     Returns:
         The words.
@@ -54,6 +56,8 @@ def setting_in_words(scenes: ScenesConfig) -> str:
         parts.append(f"{100 * scenes.labelled:g} % of the scenes labelled")
     if scenes.labelled_points is not None:
         parts.append(f"{scenes.labelled_points} points a scene labelled")
+    if encoder is not None:
+        parts = [*(parts or ["all labels"]), encoder_in_words(encoder)]
     return ", ".join(parts) or "all labels"
 
 

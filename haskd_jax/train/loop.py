@@ -15,12 +15,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Float, Int, PyTree
 
-from haskd_jax import models
 from haskd_jax.data.loader import Loader
 from haskd_jax.data.loader_batch import Batch
 from haskd_jax.data.loader_iterator import BatchIterator
 from haskd_jax.train.checkpoints import Checkpoints, Snapshot, Snapshots, save_weights
 from haskd_jax.train.compilations import count_compilations
+from haskd_jax.train.experts import with_experts
 from haskd_jax.train.log import Log
 from haskd_jax.train.mesh import put_batches, put_whole, replicated
 from haskd_jax.train.objectives import Guides
@@ -194,45 +194,6 @@ def fit(
         log.write(done, compilations=compilations())
         save_weights(folder, *to_host(deployed(state), mesh))
     return state
-
-
-def with_experts(
-    guides: Guides, snapshots: Sequence[Snapshot], capacity: int, task: Task
-) -> Guides:
-    """The guides with a bank of snapshots, the last of which is the student as it was then.
-
-    Args:
-        guides: Who else teaches.
-        snapshots: In order of their cycles.
-        capacity: Slots of the bank; snapshots beyond it do not join.
-        task: Says who teaches what.
-
-    Returns:
-        The guides; without a bank where there is no snapshot yet, or no slot.
-    """
-    config = task.asd
-    if not snapshots or not capacity or not config.weight:
-        return guides
-    first = snapshots[0]
-    bank = models.empty_bank(
-        first.params, first.state, capacity=capacity, num_classes=len(first.iou)
-    )
-    for snapshot in snapshots[:capacity]:
-        iou = snapshot.iou.astype(np.float32)
-        bank = models.add_expert(bank, snapshot.params, snapshot.state, iou)
-    if task.alike:
-        filled = np.asarray(bank.filled)
-        share = np.where(filled, 1 / filled.sum(), 0).astype(np.float32)
-        omega = np.tile(share[:, None], (1, len(first.iou)))
-    else:
-        options: dict[str, Any] = {"mode": config.adeptness, "counts": snapshots[-1].counts}
-        if config.adeptness == "soft":
-            options["temperature"] = config.sharpness
-        if config.margin is not None:
-            options |= {"student_iou": snapshots[-1].iou.astype(np.float32)}
-            options |= {"margin": config.margin}
-        omega = np.asarray(models.bank_adeptness(bank, shrinkage=config.shrinkage, **options))
-    return replace(guides, bank=bank, adeptness=jax.device_put(omega))
 
 
 def to_host(tree: PyTree, mesh: Mesh) -> PyTree:

@@ -170,6 +170,8 @@ def test_setting_in_words(tmp_path):
     assert setting_in_words(listed) == (
         "scenes of scenes_20.txt labelled, 20 points a scene labelled"
     )
+    encoder = "image encoder trained before on 17,280 labelled frames"
+    assert setting_in_words(type(scenes)(), synthrooms.ENCODER) == f"all labels, {encoder}"
 
 
 @pytest.mark.parametrize(
