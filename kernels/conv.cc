@@ -60,9 +60,10 @@ struct Pairs {
     count = 0;
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t j = neighbours[i];
-      in[count] = features + j * channels;
+      const bool there = static_cast<uint64_t>(j) < static_cast<uint64_t>(inputs);  // -1: none
+      in[count] = features + (there ? j : 0) * channels;
       out[count] = static_cast<int32_t>(i);
-      count += static_cast<uint64_t>(j) < static_cast<uint64_t>(inputs);  // -1: none
+      count += there;
     }
   }
 };

@@ -152,7 +152,6 @@ def _rows_by_level(grid, maps, point_to_voxel, stages):
         rows = jnp.where(grid.mask, jnp.arange(grid.capacity, dtype=jnp.int32), -1)
     by_level = [rows]
     for kmap in maps.down[:stages]:
-        parent = jnp.max(kmap.T.neighbours, axis=0)  # a fine voxel lies in one coarse voxel
-        rows = jnp.where(rows >= 0, parent[jnp.maximum(rows, 0)], -1)
+        rows = jnp.where(rows >= 0, kmap.parents[jnp.maximum(rows, 0)], -1)
         by_level.append(rows)
     return by_level

@@ -52,6 +52,24 @@ class KernelMap:
         """Rows of the input grid, padding included."""
         return (self.neighbours if self.reverse is None else self.reverse).shape[1]
 
+    @property
+    def parents(self) -> Int32[Array, " V_in"]:
+        """`[V_in]`, row of the output voxel that each input voxel lies in, -1 where it has none.
+
+        Of the map from a grid to its downsample (`kernel_size=2`), as in `Pyramid.down`.
+
+        Raises:
+          ValueError: for another map, in which an input voxel lies in several or none.
+        """
+        fine, coarse = self.strides
+        if (self.kernel_size, self.dilation, coarse) != (2, 1, 2 * fine):
+            raise ValueError(
+                f"kmap has kernel_size {self.kernel_size}, dilation {self.dilation} and strides "
+                f"{self.strides}: only in the kernel_size=2 map from a grid to its downsample does "
+                "each voxel lie in one other"
+            )
+        return jnp.max(self.T.neighbours, axis=0)  # in each column at most one is not -1
+
 
 def kernel_offsets(kernel_size: int, dilation: int = 1) -> np.ndarray:
     """Offsets of a cubic kernel.

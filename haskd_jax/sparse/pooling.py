@@ -78,16 +78,9 @@ def unpool(
       >>> unpool(jnp.array([[5.0], [0.0]]), kmap)[:, 0].tolist()
       [5.0, 5.0]
     """
-    fine, coarse = kmap.strides
-    if (kmap.kernel_size, kmap.dilation, coarse) != (2, 1, 2 * fine):
-        raise ValueError(
-            f"kmap has kernel_size {kmap.kernel_size}, dilation {kmap.dilation} and strides "
-            f"{kmap.strides}: unpool needs the kernel_size=2 map from a grid to its downsample"
-        )
+    parents = kmap.parents
     outputs = kmap.neighbours.shape[1]
     features = validate.array("features", features, shape=(outputs, None), kinds="f")
-    # A fine voxel lies in one coarse voxel: in its column one entry is not -1.
-    parents = jnp.max(kmap.T.neighbours, axis=0)
     return gather_rows(features, parents, implementation=implementation)
 
 
