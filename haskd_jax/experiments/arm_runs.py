@@ -134,7 +134,8 @@ class Arms:
         )
         online = arm.asd is not None and self.experiment.snapshots == "online"
         if arm.asd is not None and not online:
-            snapshots = Snapshots(self.experiment.out / "cyclic" / "snapshots")
+            assert arm.snapshots is not None
+            snapshots = Snapshots(self.experiment.out / arm.snapshots / "snapshots")
             found = snapshots.load(*network.shapes)
             guides = with_experts(guides, found, len(found), task)
         # Before the capacities, which are measured for this configuration.
@@ -382,7 +383,8 @@ class Arms:
         """The folders of the trainings that an arm's networks come from."""
         if name == "ensemble":
             return [folder for folder, _ in self._members()]
-        return [self.experiment.out / ("cyclic" if name == "snapshots" else name)]
+        source = ARMS[name].snapshots if ARMS[name].role == "ensemble" else None
+        return [self.experiment.out / (source or name)]
 
     def _weights(self, name: ArmName) -> list[tuple[Any, Any]]:
         shapes = make_network(self._card(ARMS[name])).shapes

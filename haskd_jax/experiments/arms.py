@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Literal
 
 ArmName = Literal[
-    "plain", "cyclic", "ihd_uniform", "ihd", "asd", "haskd", "snapshots", "ensemble",
+    "plain", "cyclic", "ihd_uniform", "ihd", "ihd_cyclic", "asd", "haskd", "snapshots", "ensemble",
     "ihd_points", "mean_snapshots", "smoothing",
     "teacher", "teacher_uniform", "teacher_random", "teacher_points",
 ]  # fmt: skip
@@ -24,6 +24,8 @@ class Arm:
         teacher: The arm that teaches it.
         cyclic: Whether its schedule has cycles, which leave snapshots.
         asd: Whether snapshots teach it: each the classes it is adept at, or all alike.
+        snapshots: The arm whose snapshots these are where they are of a finished student, or whose
+            snapshots are evaluated together. It sees what the arm sees, but for the snapshots.
         smoothing: Whether its labels are smoothed.
     """
 
@@ -33,6 +35,7 @@ class Arm:
     teacher: ArmName | None = None
     cyclic: bool = False
     asd: Literal["adept", "mean"] | None = None
+    snapshots: ArmName | None = None
     smoothing: bool = False
 
 
@@ -46,12 +49,23 @@ ARMS: Mapping[ArmName, Arm] = MappingProxyType(
         "cyclic": Arm("student alone, cyclic schedule", cyclic=True),
         "ihd_uniform": Arm("IHD, images uniform in time", teacher="teacher_uniform"),
         "ihd": Arm("IHD, images chosen by IOF", teacher="teacher"),
-        "asd": Arm("ASD", cyclic=True, asd="adept"),
-        "haskd": Arm("HAS-KD: IHD with IOF, and ASD", teacher="teacher", cyclic=True, asd="adept"),
-        "snapshots": Arm("ensemble of the cyclic student's snapshots", "ensemble"),
+        "ihd_cyclic": Arm("IHD, cyclic schedule", teacher="teacher", cyclic=True),
+        "asd": Arm("ASD", cyclic=True, asd="adept", snapshots="cyclic"),
+        "haskd": Arm(
+            "HAS-KD: IHD with IOF, and ASD",
+            teacher="teacher",
+            cyclic=True,
+            asd="adept",
+            snapshots="ihd_cyclic",
+        ),
+        "snapshots": Arm(
+            "ensemble of the cyclic student's snapshots", "ensemble", snapshots="cyclic"
+        ),
         "ensemble": Arm("ensemble of students trained apart", "ensemble"),
         "ihd_points": Arm("control: taught by the teacher of points", teacher="teacher_points"),
-        "mean_snapshots": Arm("control: taught by all snapshots alike", cyclic=True, asd="mean"),
+        "mean_snapshots": Arm(
+            "control: taught by all snapshots alike", cyclic=True, asd="mean", snapshots="cyclic"
+        ),
         "smoothing": Arm("control: label smoothing", smoothing=True),
     }
 )
@@ -62,7 +76,7 @@ def in_order(names: Iterable[ArmName], *, offline: bool = False) -> tuple[ArmNam
 
     Args:
         names: Arms.
-        offline: Whether ASD takes its snapshots from the finished cyclic student.
+        offline: Whether ASD takes its snapshots from a finished student.
 
     Returns:
         Arms, without repetition.
@@ -77,8 +91,8 @@ def in_order(names: Iterable[ArmName], *, offline: bool = False) -> tuple[ArmNam
         arm = ARMS[name]
         if arm.teacher is not None:
             add(arm.teacher)
-        if name == "snapshots" or (arm.asd is not None and offline):
-            add("cyclic")
+        if arm.snapshots is not None and (offline or arm.role == "ensemble"):
+            add(arm.snapshots)
         if name not in ordered:
             ordered.append(name)
 

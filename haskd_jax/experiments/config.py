@@ -125,7 +125,7 @@ class Experiment(ABC):
         train: How students are trained; arms with snapshots take the cyclic schedule instead.
         ihd: How a teacher teaches.
         asd: How snapshots teach.
-        snapshots: Of the same run, or of the finished cyclic student.
+        snapshots: Of the same run, or of a finished student that saw the same, but for snapshots.
         ensemble: Members of the ensemble of students trained apart.
         seed: Of parameters, order and augmentation of every arm.
         seeds: Runs of every arm, with the seeds `seed`, `seed + 1` and so on; more than one is a
@@ -154,7 +154,7 @@ class Experiment(ABC):
     train: TrainConfig = field(default_factory=TrainConfig)
     ihd: IHDConfig = field(default_factory=IHDConfig)
     asd: ASDConfig = field(default_factory=ASDConfig)
-    snapshots: Literal["online", "offline"] = "online"
+    snapshots: Literal["online", "offline"] = "offline"
     ensemble: int = 3
     seed: int = 0
     seeds: int = 1

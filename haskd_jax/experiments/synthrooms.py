@@ -28,7 +28,7 @@ from haskd_jax.experiments.config import (
 )
 from haskd_jax.experiments.run import main_of
 from haskd_jax.train.card import ModelConfig, TeacherConfig
-from haskd_jax.train.config import ASDConfig, IHDConfig, OptimizerConfig, TrainConfig
+from haskd_jax.train.config import IHDConfig, OptimizerConfig, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +91,6 @@ SMALL = SynthRoomsExperiment(
     train_teacher=_SMALL_TRAINING,
     train=_SMALL_TRAINING,
     ihd=IHDConfig(teaching="offline", temperature=1.0),
-    asd=ASDConfig(temperature=1.0),
-    snapshots="offline",
 )
 # What experiments/synthrooms/PREREGISTRATION.md registers.
 ALL_LABELS = replace(

@@ -42,6 +42,7 @@ COMPARISONS = (
     Comparison("mean_snapshots", "cyclic", "self-distillation without adeptness"),
     Comparison("haskd", "plain", "the whole method"),
     Comparison("haskd", "ihd", "what ASD adds to IHD"),
+    Comparison("haskd", "ihd_cyclic", "what ASD adds to the student that left the snapshots"),
     Comparison("haskd", "asd", "what IHD adds to ASD"),
     Comparison("haskd", "snapshots", "one student against the ensemble of snapshots"),
     Comparison("haskd", "ensemble", "one student against the ensemble of students"),

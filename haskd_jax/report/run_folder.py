@@ -142,6 +142,7 @@ TITLES = {
     "cyclic": "Cyclic student",
     "teacher": "Teacher",
     "ihd": "IHD student",
+    "ihd_cyclic": "Cyclic IHD student",
     "asd": "ASD student",
     "haskd": "HAS-KD student",
 }

@@ -64,7 +64,7 @@ def adeptness_section(run: Run) -> str:
         return section(title, absent(text))
     note = (
         '<p class="small">An expert is a snapshot at the end of a training cycle, of the student '
-        "itself or of the finished cyclic student. "
+        "itself or of a finished one. "
         "IoU is its own on calibration scenes, adeptness the share it has in what the student is "
         "taught about that class.</p>"
     )

@@ -137,7 +137,7 @@ class ASDConfig:
     sharpness: float = 0.05
     shrinkage: float = 500.0
     margin: float | None = None
-    temperature: float = 2.0
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         """Checks the ranges."""

@@ -172,20 +172,26 @@ def test_the_encoder_that_comes_with_the_package_fits(preset):
 
 
 @pytest.mark.slow
-def test_a_teacher_of_all_rooms_teaches_offline(tmp_path):
-    """What it says of every training room, with and without labels, is kept and taught."""
+def test_finished_networks_teach(tmp_path):
+    """What the teacher says of every training room is kept and taught; snapshots teach too."""
     out = tmp_path / "run"
-    command = ["debug", "--out", str(out), "--arms", "ihd", "--ihd.teaching", "offline"]
+    command = ["debug", "--out", str(out), "--arms", "haskd", "--ihd.teaching", "offline"]
     assert synthrooms.main(command) == 0
     soft = {path.stem for path in (out / "teacher" / "soft_tta4").iterdir()}
-    config = json.loads((out / "ihd" / "config.json").read_text())
-    assert config["ihd"]["teaching"] == "offline"
+    config = json.loads((out / "haskd" / "config.json").read_text())
+    assert (config["ihd"]["teaching"], config["snapshots"]) == ("offline", "offline")
     prepared = {path.name for path in (out / "prepared").glob("scene0*")}
     assert len(soft) == 4 and soft < prepared  # one of five is held back for calibration
-    log = [json.loads(line) for line in (out / "ihd" / "metrics.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in (out / "haskd" / "metrics.jsonl").read_text().splitlines()]
     assert all(line["terms"]["ihd/logits"] > 0 for line in log if "terms" in line)
+    # The snapshots are those of the student that the same teacher taught.
+    left = (out / "ihd_cyclic" / "metrics.jsonl").read_text().splitlines()
+    cycles = [line["iou"] for line in map(json.loads, left) if "cycle" in line]
+    np.testing.assert_allclose(
+        np.array(log[0]["experts"], float), np.array(cycles, float), rtol=1e-6
+    )
     does_nothing_again(synthrooms.main, command, out)
-    goes_on_to_the_same_bits(synthrooms.main, command, out, "ihd")
+    goes_on_to_the_same_bits(synthrooms.main, command, out, "haskd")
 
 
 @pytest.mark.slow

@@ -153,7 +153,9 @@ class TestSchedules:
 
 class TestExperiment:
     def test_arms_come_after_what_they_need(self):
-        assert in_order(["haskd"], offline=True) == ("teacher", "cyclic", "haskd")
+        assert in_order(["haskd"]) == ("teacher", "haskd")
+        assert in_order(["haskd"], offline=True) == ("teacher", "ihd_cyclic", "haskd")
+        assert in_order(["asd"], offline=True) == ("cyclic", "asd")
         assert in_order(["snapshots"]) == ("cyclic", "snapshots")
         for name in ARMS:
             assert in_order([name])[-1] == name
