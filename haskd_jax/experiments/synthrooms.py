@@ -95,7 +95,7 @@ SMALL = SynthRoomsExperiment(
 # What experiments/synthrooms/PREREGISTRATION.md registers.
 ALL_LABELS = replace(
     SMALL,
-    rooms=SynthRooms(train=120, val=1, test=80, first_test=120, options=Options(voxel_size=0.04)),
+    rooms=SynthRooms(train=120, val=1, test=80, first_test=200, options=Options(voxel_size=0.04)),
     scenes=replace(SMALL.scenes, calibration=16, labelled=1.0),
     train=replace(SMALL.train, steps=700),
     train_teacher=replace(SMALL.train_teacher, steps=700),
