@@ -8,9 +8,10 @@ A scene appears under its name only when it is whole: it is written into a folde
 renamed. The same source and options give the same bytes.
 """
 
+import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,27 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     if missing:
         raise DataError(path, f"lacks {', '.join(missing)}: prepare again")
     return manifest
+
+
+def scans_digest(root: str | Path, scenes: Iterable[str]) -> str:
+    """One number for the content of scenes: another after they were prepared in another way.
+
+    Args:
+        root: A prepared root.
+        scenes: Their names.
+
+    Returns:
+        64 hexadecimal digits, of the names and of what the manifests say of each array.
+
+    Raises:
+        DataError: A manifest is missing or damaged.
+
+    Example:
+        >>> scans_digest("no/root", [])[:8]
+        '4f53cda1'
+    """
+    arrays = [[name, read_manifest(Path(root) / name)["arrays"]] for name in scenes]
+    return hashlib.sha256(json.dumps(arrays, sort_keys=True).encode()).hexdigest()
 
 
 def _open_array(folder: Path, name: str, entry: Mapping[str, Any]) -> Array:

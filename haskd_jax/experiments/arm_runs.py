@@ -16,7 +16,7 @@ from rich.console import Console
 
 from haskd_jax.data.few_labels import FewLabels
 from haskd_jax.data.loader import Loader
-from haskd_jax.data.prepared import read_json
+from haskd_jax.data.prepared import read_json, scans_digest
 from haskd_jax.experiments.arms import ARMS, Arm, ArmName, in_order
 from haskd_jax.experiments.config import Experiment
 from haskd_jax.experiments.progress import bar
@@ -24,7 +24,7 @@ from haskd_jax.experiments.recipes import recipe_of
 from haskd_jax.experiments.stages import Scenes, Selection, run_select
 from haskd_jax.files import PARTIAL, write_json
 from haskd_jax.train.card import ModelCard, write_card
-from haskd_jax.train.checkpoints import Snapshots, load_weights
+from haskd_jax.train.checkpoints import Snapshot, Snapshots, load_weights
 from haskd_jax.train.config import TrainConfig
 from haskd_jax.train.evaluation import class_iou, evaluate
 from haskd_jax.train.experts import with_experts
@@ -38,6 +38,7 @@ from haskd_jax.train.selection import Method
 from haskd_jax.train.soft_labels import predict_soft_labels
 from haskd_jax.train.step import Task
 
+_CONFIG = "config.json"
 _EVALUATION = "evaluation.json"
 
 
@@ -106,9 +107,9 @@ class Arms:
             "encoder": None if encoder is None else read_encoder(encoder),
             "ihd": msgspec.to_builtins(self.experiment.ihd) if arm.teacher else None,
             "asd": msgspec.to_builtins(self.experiment.asd) if arm.asd else None,
-            "snapshots": self.experiment.snapshots if arm.asd else None,
+            "snapshots": self._snapshots(arm),
             # A student of a teacher that was trained anew is another student.
-            "teacher": read_json(self.experiment.out / arm.teacher / "config.json")
+            "teacher": read_json(self.experiment.out / arm.teacher / _CONFIG)
             if arm.teacher
             else None,
         }
@@ -132,15 +133,13 @@ class Arms:
             asd=replace(self.experiment.asd, weight=self.experiment.asd.weight if arm.asd else 0.0),
             alike=arm.asd == "mean",
         )
-        online = arm.asd is not None and self.experiment.snapshots == "online"
-        if arm.asd is not None and not online:
-            assert arm.snapshots is not None
-            snapshots = Snapshots(self.experiment.out / arm.snapshots / "snapshots")
-            found = snapshots.load(*network.shapes)
+        source = self._snapshots(arm)
+        if source not in (None, "online"):
+            found = self._load_snapshots(source, network)
             guides = with_experts(guides, found, len(found), task)
         # Before the capacities, which are measured for this configuration.
         if jax.process_index() == 0:
-            write_json(folder / "config.json", resolved)
+            write_json(folder / _CONFIG, {**resolved, "commit": self.commit})
             write_card(folder, card)
         soft = self._soft(arm.teacher) if arm.teacher is not None and offline else None
         loader = self._loader(arm, network, soft, config, folder, seed)
@@ -153,7 +152,7 @@ class Arms:
                 folder,
                 mesh=self.mesh,
                 guides=guides,
-                online=online,
+                online=source == "online",
                 calibrate=partial(self._calibrate, network, arm),
                 evaluate=partial(self._quick_evaluation, network, arm),
                 show=show,
@@ -172,6 +171,12 @@ class Arms:
         taught = arm.teacher is not None or arm.asd is not None
         return self.scenes.unlabelled if taught else ()
 
+    def _snapshots(self, arm: Arm) -> str | None:
+        """Whose snapshots teach it: "online" its own, else those of another arm."""
+        if arm.asd is None:
+            return None
+        return "online" if self.experiment.snapshots == "online" else arm.snapshots
+
     def _card(self, arm: Arm) -> ModelCard:
         sees = arm.views is not None
         return ModelCard(
@@ -186,16 +191,17 @@ class Arms:
 
     def _config(self, arm: Arm) -> TrainConfig:
         config = self.experiment.train_teacher if arm.role == "teacher" else self.experiment.train
-        if arm.cyclic and not (arm.asd is not None and self.experiment.snapshots == "offline"):
+        if arm.cyclic and self._snapshots(arm) in (None, "online"):
             config = replace(config, optimizer=replace(config.optimizer, schedule="cyclic"))
         if arm.smoothing:
             config = replace(config, loss=replace(config.loss, label_smoothing=0.1))
         return config
 
     def _is_done(self, folder: Path, resolved: Mapping[str, Any]) -> bool:
-        path = folder / "config.json"
+        path = folder / _CONFIG
         if path.exists():
             found = read_json(path)
+            found.pop("commit", None)  # other code may train the same
             if found == resolved:
                 return (folder / "weights").exists()
             held = f"a training with another {', '.join(_differing(found, resolved))}"
@@ -333,6 +339,7 @@ class Arms:
             return
         wanted = {
             "split": self.scenes.split,
+            "scans": scans_digest(self.scenes.root, self.scenes.test)[:16],
             "checkpoint": "last",
             "step": self._config(arm).steps,
             "ensemble": self.experiment.train.optimizer.cycles
@@ -343,8 +350,7 @@ class Arms:
         }
         if path.exists():
             before = read_json(path)
-            same = before["protocol"].items() >= wanted.items()
-            if same and before.get("scenes") == list(self.scenes.test):
+            if before["protocol"].items() >= wanted.items():
                 return
         trained = self._weights(name)
         pictured = self.scenes.test[: self.experiment.pictures]
@@ -369,7 +375,7 @@ class Arms:
                 labels=self._labels(),
                 encoder=self._encoder(arm),
                 step=wanted["step"],
-                commit=self.commit,
+                commit=read_json(members[0] / _CONFIG).get("commit"),
                 ensemble=others,
                 tta=self.experiment.tta,
                 on_scene=on_scene,
@@ -390,9 +396,20 @@ class Arms:
         shapes = make_network(self._card(ARMS[name])).shapes
         folders = self._trainings(name)
         if name == "snapshots":
-            found = Snapshots(folders[0] / "snapshots").load(*shapes)
+            found = self._load_snapshots("cyclic", make_network(self._card(ARMS[name])))
             return [(snapshot.params, snapshot.state) for snapshot in found]
         return [load_weights(folder, *shapes) for folder in folders]
+
+    def _load_snapshots(self, name: str, network: Network) -> list[Snapshot]:
+        """All that an arm left behind."""
+        folder = self.experiment.out / name / "snapshots"
+        found = Snapshots(folder).load(*network.shapes)
+        if len(found) != self.experiment.train.optimizer.cycles:
+            raise ValueError(
+                f"{folder}: {len(found)} snapshots of {self.experiment.train.optimizer.cycles} "
+                f"cycles: remove {folder.parent} to train it anew"
+            )
+        return found
 
     def _labels(self) -> str:
         """Which labels the training saw, in words."""

@@ -22,10 +22,11 @@ class Arm:
             lack.
         views: How a teacher's images are chosen; None for networks of points alone.
         teacher: The arm that teaches it.
-        cyclic: Whether its schedule has cycles, which leave snapshots.
+        cyclic: Whether its schedule has cycles, which leave snapshots; one cycle where finished
+            snapshots teach it.
         asd: Whether snapshots teach it: each the classes it is adept at, or all alike.
         snapshots: The arm whose snapshots these are where they are of a finished student, or whose
-            snapshots are evaluated together. It sees what the arm sees, but for the snapshots.
+            snapshots are evaluated together. Same labels, same teacher.
         smoothing: Whether its labels are smoothed.
     """
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from haskd_jax.experiments.arms import ARMS, ArmName
+from haskd_jax.experiments.arms import ARMS, ArmName, in_order
 from haskd_jax.train.card import ModelConfig, TeacherConfig
 from haskd_jax.train.config import ASDConfig, IHDConfig, OptimizerConfig, TrainConfig
 from haskd_jax.train.ranges import at_least, positive, share
@@ -122,10 +122,11 @@ class Experiment(ABC):
         encoder: The image encoder of teachers, a folder of `haskd pretrain`, which stays as it is;
             None draws one at random and trains it with the teacher.
         train_teacher: How teachers are trained.
-        train: How students are trained; arms with snapshots take the cyclic schedule instead.
+        train: How students are trained; arms that leave snapshots take the cyclic schedule
+            instead.
         ihd: How a teacher teaches.
         asd: How snapshots teach.
-        snapshots: Of the same run, or of a finished student that saw the same, but for snapshots.
+        snapshots: Of the same run, or of a finished student of the same labels and teacher.
         ensemble: Members of the ensemble of students trained apart.
         seed: Of parameters, order and augmentation of every arm.
         seeds: Runs of every arm, with the seeds `seed`, `seed + 1` and so on; more than one is a
@@ -189,7 +190,9 @@ class Experiment(ABC):
         """Checks what the types do not say."""
         if not self.arms:
             raise ValueError("arms: none")
-        cyclic = any(ARMS[name].cyclic for name in self.arms)
+        arms = in_order(self.arms, offline=self.snapshots == "offline")
+        given = (self.train.optimizer.schedule, self.train_teacher.optimizer.schedule)
+        cyclic = "cyclic" in given or any(ARMS[name].cyclic for name in arms)
         if cyclic and self.train.steps < 2 * self.train.optimizer.cycles:
             raise ValueError(
                 f"train.optimizer.cycles: {self.train.optimizer.cycles} of {self.train.steps} "

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import tyro
 
 from haskd_jax.data import list_scenes, read_dataset
-from haskd_jax.data.prepared import read_json
+from haskd_jax.data.prepared import read_json, read_manifest
 from haskd_jax.experiments.trained import guarded, load_trained
 
 _RECORD = "evaluation.json"
@@ -26,8 +26,8 @@ def evaluate(
 ) -> int:
     """Evaluates a training, or all trainings of a run, point by point; writes evaluation.json.
 
-    Where that holds the result of another protocol, the new one lies beside under a name that says
-    which it is.
+    Where that holds the result of another protocol or of other scenes, the new one lies beside
+    under a name that says which it is.
 
     Args:
         folder: Of a training (it holds card.json) or of a run (it holds run.json).
@@ -36,8 +36,9 @@ def evaluate(
         tta: Test-time augmentation: 1 for none, 4 for quarter turns, 13 as on ScanNet, 10 as on
             S3DIS.
         snapshots: Evaluate the mean of the training's snapshots instead of its last weights.
-        selection: Which frames a teacher sees; the run's selection.json by default.
-        views: How many of them; as many as were selected by default.
+        selection: Which frames a teacher sees; by default those that it was trained with.
+        views: How many of them; as many as were selected by default. Without a selection they are
+            spread evenly.
         submission: Folder for ScanNet submission files, one a scene, for a single training.
         predictions: Of how many scenes the predictions are kept, for reports and viewers.
     """
@@ -49,9 +50,9 @@ def evaluate(
         raise ValueError(f"submission: {folder} holds {len(arms)} trainings; name one of them")
     if data is None:
         data = _own_data(folder, run)
-    chosen, selected = _selection(folder, selection)
     found = {}
     for arm in arms:
+        chosen, selected = _selection(arm, selection)
         found[arm.name] = _evaluate_arm(
             arm,
             data,
@@ -62,7 +63,6 @@ def evaluate(
             views=selected if views is None else views,
             submission=submission,
             predictions=predictions,
-            commit=run.get("commit"),
         )
     _show(Console(), found)
     return 0
@@ -104,13 +104,15 @@ def _splits(folder: Path, run: dict[str, Any], given: str | None) -> list[str]:
     return list(run["test_splits"])
 
 
-def _selection(folder: Path, given: Path | None) -> tuple[dict[str, list[int]] | None, int]:
+def _selection(arm: Path, given: Path | None) -> tuple[dict[str, list[int]] | None, int]:
     """Frames by scene, and how many of each."""
-    from haskd_jax.train.selection import read_selection
+    from haskd_jax.experiments.arms import ARMS
+    from haskd_jax.experiments.stages import selection_path
+    from haskd_jax.train.selection import Method, read_selection
 
-    near = [folder / "selection.json", folder.parent / "selection.json"]
-    path = given or next((path for path in near if path.exists()), None)
-    if path is None:
+    known: dict[str, Method | None] = {name: of.views for name, of in ARMS.items()}
+    path = given or selection_path(arm.absolute().parent, known.get(arm.name) or "iof")
+    if given is None and not path.exists():
         return None, 0
     value = read_selection(path)
     scenes = {name: entry["indices"] for name, entry in value["scenes"].items()}
@@ -128,7 +130,6 @@ def _evaluate_arm(
     views: int,
     submission: Path | None,
     predictions: int,
-    commit: str | None,
 ) -> Any:
     """Its `Evaluation`, which is written too."""
     from rich.progress import track
@@ -156,7 +157,13 @@ def _evaluate_arm(
         checkpoint = "mean of snapshots"
     scenes = [name for split in splits for name in list_scenes(data, split)]
     missing = set(scenes) - set(scenes if selection is None else selection)
-    if network.card.kind == "teacher" and views and missing:
+    teacher = network.card.kind == "teacher"
+    if teacher and not views and any(read_manifest(data / name)["frames"] for name in scenes):
+        raise ValueError(
+            f"selection: {arm} is a teacher, and nothing says which frames it sees: give "
+            "--selection, or --views for so many spread evenly"
+        )
+    if teacher and views and missing:
         raise ValueError(
             f"selection: {len(missing)} of {len(scenes)} scenes have no frames selected, such as "
             f"{min(missing)}: select them with haskd_jax.train.selection and give --selection, or "
@@ -174,6 +181,7 @@ def _evaluate_arm(
 
     record = arm / _RECORD
     before = _protocol(record)
+    config = read_json(arm / "config.json") if (arm / "config.json").exists() else {}
     steps = read_log(arm) if (arm / METRICS).exists() else []
     result = evaluation.evaluate(
         network,
@@ -186,7 +194,7 @@ def _evaluate_arm(
         encoder=before.get("encoder"),
         step=steps[-1]["step"] if steps else None,
         checkpoint=checkpoint,
-        commit=commit,
+        commit=config.get("commit"),
         ensemble=others,
         tta=tta,
         views=views,
@@ -194,10 +202,12 @@ def _evaluate_arm(
         on_scene=on_scene,
     )
     next(bar, None)  # closes it
-    same = ("dataset", "split", "scenes", "tta", "views", "ensemble", "crop_voxels")
+    same = ("dataset", "split", "scans", "tta", "views", "ensemble", "crop_voxels")
     differs = before and any(before.get(name) != result.protocol[name] for name in same)
     if differs or checkpoint != "last":
         words = [*splits, *([f"tta{tta}"] if tta > 1 else [])]
+        if (scans := result.protocol["scans"]) != before.get("scans", scans):
+            words.append(scans[:8])
         if (seen := result.protocol["views"]) != before.get("views", seen):
             words.append(f"views{seen}")
         if checkpoint != "last":

@@ -8,8 +8,6 @@ evaluate  every arm on the evaluation scenes               <out>/<arm>/evaluatio
 report    all of it on one page                            <out>/report.html
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,7 @@ from rich.console import Console
 from haskd_jax.data import list_scenes, read_dataset
 from haskd_jax.data.few_labels import limited_reconstructions, read_scene_list
 from haskd_jax.data.prepare import Result, prepare
-from haskd_jax.data.prepared import read_manifest
+from haskd_jax.data.prepared import read_manifest, scans_digest
 from haskd_jax.experiments.config import Experiment
 from haskd_jax.experiments.progress import bar
 from haskd_jax.train.selection import Method, read_selection, select, write_selection
@@ -136,7 +134,6 @@ def find_scenes(experiment: Experiment) -> Scenes:
         )
     calibration = frozenset(drawn[: config.calibration])
     manifests = {name: read_manifest(root / name) for name in (*names, *tested)}
-    arrays = [[name, manifests[name]["arrays"]] for name in names]
     return Scenes(
         root=root,
         dataset=described["dataset"],
@@ -147,7 +144,7 @@ def find_scenes(experiment: Experiment) -> Scenes:
         test=tested,
         split=" and ".join(test),
         frames={name: len(manifest["frames"]) for name, manifest in manifests.items()},
-        digest=hashlib.sha256(json.dumps(arrays, sort_keys=True).encode()).hexdigest(),
+        digest=scans_digest(root, names),
     )
 
 
@@ -179,8 +176,9 @@ def run_select(
         same = all(found["options"].get(name) == value for name, value in given.items())
         if same and found["num_views"] == experiment.views.num_views:
             entries = found["scenes"]
-            if all(name in entries for name in names) and all(
-                entries[name]["frames"] == scenes.frames[name] for name in names
+            if all(
+                name in entries and entries[name].get("scan") == scans_digest(scenes.root, [name])
+                for name in names
             ):
                 return {name: entry["indices"] for name, entry in entries.items()}
     done = 0

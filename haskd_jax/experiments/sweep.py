@@ -151,9 +151,10 @@ def _all_jobs(
         if code:
             failed.append(job)
             return
-        number = job.experiment.seed
+        number, out = job.experiment.seed, job.experiment.out
+        arms = job.experiment.arms  # others that the folder holds may be of another configuration
         try:
-            done[number] = job, read_seed(job.experiment.out, setting=setting, seed=number)
+            done[number] = job, read_seed(out, setting=setting, seed=number, arms=arms)
         except ValueError as error:
             console.print(f"{job.title}: {error}", markup=False)
             failed.append(job)

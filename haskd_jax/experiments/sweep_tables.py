@@ -1,7 +1,7 @@
 """The tables of a sweep: results.csv, summary.csv, differences.csv. See docs/sweeps.md."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,13 +61,16 @@ def setting_in_words(scenes: ScenesConfig, encoder: Path | None = None) -> str:
     return ", ".join(parts) or "all labels"
 
 
-def read_seed(run: str | Path, *, setting: str, seed: int) -> SeedResults:
+def read_seed(
+    run: str | Path, *, setting: str, seed: int, arms: Collection[str] | None = None
+) -> SeedResults:
     """Reads what a run reached.
 
     Args:
         run: Its folder.
         setting: In words, as the table is to name it.
         seed: Its seed.
+        arms: Those that have a row if they were evaluated; all by default.
 
     Returns:
         The rows of its arms.
@@ -80,6 +83,8 @@ def read_seed(run: str | Path, *, setting: str, seed: int) -> SeedResults:
     classes = found.classes
     points = np.zeros(len(classes), np.int64)
     for arm in found.evaluated:
+        if arms is not None and arm.name not in arms:
+            continue
         scored = arm.evaluation
         assert scored is not None
         count = scored.confusion.sum(axis=1)

@@ -23,6 +23,7 @@ from haskd_jax.data import Scene, load_scene
 from haskd_jax.data.few_labels import FewLabels
 from haskd_jax.data.fragments import fragments
 from haskd_jax.data.loader_batch import Batch
+from haskd_jax.data.prepared import scans_digest
 from haskd_jax.data.transforms import spread_views
 from haskd_jax.files import write_json
 from haskd_jax.train import metrics
@@ -343,6 +344,7 @@ def evaluate(
         "dataset": network.card.dataset,
         "split": split,
         "scenes": len(scenes),
+        "scans": scans_digest(root, scenes)[:16],
         "labels": labels,
         "encoder": encoder,
         "unit": "points",

@@ -14,7 +14,7 @@ import numpy as np
 
 from haskd_jax import views
 from haskd_jax.data import DataError, Scene, load_scene
-from haskd_jax.data.prepared import read_json
+from haskd_jax.data.prepared import read_json, scans_digest
 from haskd_jax.files import write_json
 
 Method = Literal["iof", "uniform", "random", "coverage", "entropy", "stochastic"]
@@ -64,7 +64,8 @@ def select(
         are; "indices" and "gains" of the chosen ones, in the order chosen, see `views.Selection`;
         "coverage", the share of the voxels that a chosen frame sees; "uniform", indices and
         coverage of as many frames uniform in time; "reach", the share of the voxels that any frame
-        sees, which no choice exceeds; "quality" of every frame, see `views.frame_quality`.
+        sees, which no choice exceeds; "quality" of every frame, see `views.frame_quality`; "scan",
+        what the scene was, see `data.prepared.scans_digest`.
 
     Raises:
         ValueError: An argument out of its range, or no scene.
@@ -95,6 +96,7 @@ def select(
                 num_views=num_views,
             ),
         )
+        entries[name]["scan"] = scans_digest(root, [name])
         on_scene(name, entries[name])
     return {
         "format": "haskd-selection",

@@ -141,7 +141,13 @@ def test_synthrooms_does_only_what_is_not_done(tmp_path, capsys):
     assert results(out, "plain")["scenes"] == ["scene9000_00"]
     shutil.rmtree(out / "prepared" / "scene9000_00")
     assert synthrooms.main([*changed, "--rooms.first-test", "1"]) == 0
-    assert results(out, "plain")["scenes"] == ["scene9000_01"]
+    before = results(out, "plain")
+    assert before["scenes"] == ["scene9000_01"]
+    # So are rooms of the same names that were made in another way.
+    other = [*changed, "--rooms.first-test", "1", "--rooms.test-style", "b"]
+    assert synthrooms.main(other) == 0
+    after = results(out, "plain")
+    assert after["scenes"] == before["scenes"] and after["confusion"] != before["confusion"]
 
 
 def test_s3dis_without_images_warns(s3dis_raw, tmp_path, capsys):
@@ -172,14 +178,14 @@ def test_the_encoder_that_comes_with_the_package_fits(preset):
 
 
 @pytest.mark.slow
-def test_finished_networks_teach(tmp_path):
+def test_finished_networks_teach(tmp_path, capsys):
     """What the teacher says of every training room is kept and taught; snapshots teach too."""
     out = tmp_path / "run"
     command = ["debug", "--out", str(out), "--arms", "haskd", "--ihd.teaching", "offline"]
     assert synthrooms.main(command) == 0
     soft = {path.stem for path in (out / "teacher" / "soft_tta4").iterdir()}
     config = json.loads((out / "haskd" / "config.json").read_text())
-    assert (config["ihd"]["teaching"], config["snapshots"]) == ("offline", "offline")
+    assert (config["ihd"]["teaching"], config["snapshots"]) == ("offline", "ihd_cyclic")
     prepared = {path.name for path in (out / "prepared").glob("scene0*")}
     assert len(soft) == 4 and soft < prepared  # one of five is held back for calibration
     log = [json.loads(line) for line in (out / "haskd" / "metrics.jsonl").read_text().splitlines()]
@@ -192,6 +198,12 @@ def test_finished_networks_teach(tmp_path):
     )
     does_nothing_again(synthrooms.main, command, out)
     goes_on_to_the_same_bits(synthrooms.main, command, out, "haskd")
+
+    shutil.rmtree(out / "haskd")
+    shutil.rmtree(out / "ihd_cyclic" / "snapshots" / "0.0")
+    assert synthrooms.main(command) == 2
+    assert "ihd_cyclic/snapshots: 1 snapshots of 2 cycles" in capsys.readouterr().err
+    assert not (out / "haskd" / "config.json").exists()
 
 
 @pytest.mark.slow

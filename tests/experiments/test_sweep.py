@@ -141,6 +141,8 @@ def test_differences(written):
 def test_one_seed_has_no_interval(written, tmp_path):
     out, _ = written
     write_tables(tmp_path, [read_seed(out / "seed_3", setting="all labels", seed=3)])
+    few = read_seed(out / "seed_3", setting="all labels", seed=3, arms=("plain", "asd"))
+    assert [row.arm for row in few.results] == ["plain"]
     row = rows(tmp_path / "differences.csv")[0]
     assert (row["sd"], row["low"], row["high"], row["excludes_zero"]) == ("", "", "", "")
 

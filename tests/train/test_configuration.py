@@ -166,6 +166,18 @@ class TestExperiment:
             ({"train": TrainConfig(steps=4)}, "train.optimizer.cycles: 5 of 4 steps in all"),
             ({"arms": ()}, "arms: none"),
             ({"scenes": ScenesConfig(calibration=0)}, "scenes.calibration: 0, but experts"),
+            (
+                {"arms": ("snapshots",), "scenes": ScenesConfig(calibration=0)},
+                "scenes.calibration: 0, but experts",
+            ),
+            (
+                {
+                    "arms": ("plain",),
+                    "scenes": ScenesConfig(calibration=0),
+                    "train": TrainConfig(optimizer=OptimizerConfig(schedule="cyclic")),
+                },
+                "scenes.calibration: 0, but experts",
+            ),
             ({"pictures": -1}, "pictures: -1"),
             ({"ensemble": 0}, "ensemble: 0"),
         ],

@@ -30,10 +30,10 @@ def run(tmp_path):
     write_root(tmp_path / "prepared")
     write_training(tmp_path / "plain", make_student())
     write_training(tmp_path / "teacher", make_teacher())
+    (tmp_path / "plain" / "config.json").write_text(json.dumps({"commit": "abc"}))
     about = {
         "format": "haskd-run",
         "version": 1,
-        "commit": "abc",
         "arms": ["plain", "teacher", "x"],
         "test_splits": ["val"],
     }
@@ -95,6 +95,35 @@ def test_what_cannot_be_evaluated_is_said_in_a_line(run, capsys, given, message)
     assert main([str(folder), *more]) == 2
     assert message in capsys.readouterr().err
     assert sorted(run.rglob("*")) == before
+
+
+def test_scenes_of_the_same_names_are_other_scenes(run):
+    assert main([str(run / "plain")]) == 0
+    before = record(run / "plain" / "evaluation.json")
+    write_root(run / "other")
+    shutil.rmtree(run / "other" / "one")
+    write_scene(run / "other", "one", cloud(7), frames=3)
+    assert main([str(run / "plain"), "--data", str(run / "other")]) == 0
+    assert record(run / "plain" / "evaluation.json") == before
+    (other,) = (run / "plain").glob("evaluation-*.json")
+    scans = record(other)["protocol"]["scans"]
+    assert scans != before["protocol"]["scans"] and other.stem == f"evaluation-val-{scans[:8]}"
+
+
+@pytest.mark.filterwarnings("ignore:scene unlabelled has no frames")
+def test_each_teacher_sees_the_frames_that_it_was_trained_with(run, capsys):
+    shutil.copytree(run / "teacher", run / "teacher_uniform")
+    teacher = str(run / "teacher_uniform")
+    assert main([teacher]) == 2
+    assert "nothing says which frames it sees" in capsys.readouterr().err
+    selection = record(run / "selection.json")
+    for name in ("one", "two"):
+        selection["scenes"][name]["indices"] = [1]
+    selection["num_views"] = 1
+    (run / "selection_uniform.json").write_text(json.dumps(selection))
+    assert main([teacher]) == 0 and main([str(run / "teacher")]) == 0
+    found = [record(run / arm / "evaluation.json") for arm in ("teacher_uniform", "teacher")]
+    assert [one["protocol"]["views"] for one in found] == [1, 2]
 
 
 def test_a_folder_that_does_not_say_its_split(run, capsys):

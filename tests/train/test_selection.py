@@ -11,6 +11,7 @@ import pytest
 from haskd_jax import views
 from haskd_jax.data import DataError, load_scene
 from haskd_jax.data.prepare import prepare
+from haskd_jax.data.prepared import scans_digest
 from haskd_jax.data.scene import Cloud
 from haskd_jax.data.synthrooms import Options, SynthRooms
 from haskd_jax.data.writer import SceneWriter
@@ -124,6 +125,7 @@ def test_a_scene_without_frames_has_an_empty_entry(root):
         "uniform": {"indices": [], "coverage": 0.0},
         "reach": 0.0,
         "quality": [],
+        "scan": scans_digest(root, ["blind"]),
     }
 
 
