@@ -12,6 +12,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from haskd_jax.experiments.arms import ARMS
 from haskd_jax.report import read_results
 
 
@@ -25,7 +26,10 @@ def plot(folder: Path) -> Path:
         The picture.
     """
     rows = read_results(folder / "results.csv")
-    arms = sorted(dict.fromkeys(row.arm for row in rows), key=lambda arm: arm.startswith("teacher"))
+    found = {row.arm for row in rows}
+    arms = sorted(
+        (arm for arm in ARMS if arm in found), key=lambda arm: ARMS[arm].role == "teacher"
+    )
     score = {(row.arm, row.seed): 100 * row.values["miou"] for row in rows}
     figure, axes = plt.subplots(figsize=(1.2 + 1.3 * len(arms), 3.6), layout="constrained")
     for seed in sorted({row.seed for row in rows}):
