@@ -393,12 +393,12 @@ class Arms:
         return [self.experiment.out / (source or name)]
 
     def _weights(self, name: ArmName) -> list[tuple[Any, Any]]:
-        shapes = make_network(self._card(ARMS[name])).shapes
+        network = make_network(self._card(ARMS[name]))
         folders = self._trainings(name)
         if name == "snapshots":
-            found = self._load_snapshots("cyclic", make_network(self._card(ARMS[name])))
+            found = self._load_snapshots(folders[0].name, network)
             return [(snapshot.params, snapshot.state) for snapshot in found]
-        return [load_weights(folder, *shapes) for folder in folders]
+        return [load_weights(folder, *network.shapes) for folder in folders]
 
     def _load_snapshots(self, name: str, network: Network) -> list[Snapshot]:
         """All that an arm left behind."""

@@ -13,6 +13,7 @@ import pytest
 from haskd_jax.data import DataError, Scene, load_scene
 from haskd_jax.data.fragments import motions
 from haskd_jax.data.loader_batch import collate
+from haskd_jax.data.prepared import scans_digest
 from haskd_jax.data.transforms import move, sample_of
 from haskd_jax.train import evaluation, metrics
 from haskd_jax.train.evaluation import class_iou, evaluate, predict_scene
@@ -140,6 +141,7 @@ def test_evaluate_sums_over_scenes_and_says_how(student, root):
     record = result.to_json()
     assert record["protocol"] == {
         "dataset": "rooms", "split": "val", "scenes": 3, "labels": "all", "encoder": None,
+        "scans": scans_digest(root, ("one", "two", "unlabelled"))[:16],
         "unit": "points",
         "voxel_size": VOXEL_SIZE, "tta": 1, "views": 0, "ensemble": 1,
         "crop_voxels": evaluation.MOST_VOXELS, "checkpoint": "last", "step": 7, "commit": None,

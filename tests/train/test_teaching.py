@@ -69,7 +69,7 @@ def test_a_drawn_expert_teaches_unlabelled_voxels_of_its_classes_once():
         return adept(
             Output(student, student), network, Guides(bank=bank, adeptness=omega), inputs,
             Labels(jnp.asarray(labels, jnp.int32), jnp.zeros(voxels, jnp.int32), 1),
-            ASDConfig(), key[0], "data",
+            ASDConfig(temperature=2.0), key[0], "data",
         )[0]  # fmt: skip
 
     draws = [float(value(key[None, None])[0]) for key in jax.random.split(jax.random.key(0), 400)]
