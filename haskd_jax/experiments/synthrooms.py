@@ -70,7 +70,7 @@ DEBUG = SynthRoomsExperiment(
     pictures=1,
 )
 _SMALL_TRAINING = TrainConfig(
-    steps=450,
+    steps=400,
     batch_size=2,
     unlabelled=2,
     save_every=100,
