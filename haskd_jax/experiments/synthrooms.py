@@ -2,11 +2,10 @@
 
 python -m haskd_jax.experiments.synthrooms small --out runs/rooms
 
-`small` takes 13 minutes on two cores of an AMD EPYC (Zen 3). Seed 0, 12 of 44 rooms labelled, mIoU
-over the points of 12 test rooms, no test-time augmentation: plain student 32.4, cyclic 33.5,
-teacher 42.1, HAS-KD 34.8. `few_labels`, eight seeds, 80 test rooms: plain 40.4, teacher 51.2, ihd
-44.4 and its control ihd_points 41.9, half an hour a seed on one core
-(experiments/synthrooms/RESULTS.md).
+`small` takes 15 minutes on two cores of an AMD EPYC (Zen 3). Seed 0, 12 of 44 rooms labelled, mIoU
+over the points of 12 test rooms, no test-time augmentation: plain student 28.9, teacher 38.3,
+HAS-KD 29.6. `few_labels`, eight seeds, 80 test rooms: plain 38.9, teacher 47.8, ihd 42.4, asd 40.7,
+HAS-KD 42.8, three quarters of an hour a seed on one core (experiments/synthrooms/RESULTS.md).
 `debug` takes a minute, and scores nothing. The others have not been run.
 """
 
