@@ -7,10 +7,8 @@ What a snapshot is better at than its own mean and the class's would have it is 
 halves say the same, and noise if they do not. Writes adeptness.csv, a row a seed.
 """
 
-import csv
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from haskd_jax.data.prepared import read_json
-from haskd_jax.files import write_whole
+from haskd_jax.experiments.sweep_tables import write_csv
 from haskd_jax.train.card import read_card
 from haskd_jax.train.checkpoints import Snapshots
 from haskd_jax.train.evaluation import class_iou
@@ -73,18 +71,10 @@ def main(arguments: Sequence[str]) -> None:
     for run in sorted(sweep.glob("seed_*")):
         rows.append((int(run.name.removeprefix("seed_")), *agreement(halves(run))))
         print(*(f"{name} {value:.3g}" for name, value in zip(HEADS, rows[-1], strict=True)))
-    write_whole(folder / "adeptness.csv", partial(_write, rows))
+    write_csv(folder / "adeptness.csv", HEADS, rows)
     for name, values in zip(HEADS[2:], np.array(rows).T[2:], strict=True):
-        half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-        mean = values.mean()
-        print(f"{name}: {mean:.3f}, 95 % interval {mean - half:.3f} to {mean + half:.3f}")
-
-
-def _write(rows: Sequence[Sequence[float]], path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADS)
-        writer.writerows(rows)
+        low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+        print(f"{name}: {values.mean():.3f}, 95 % interval {low:.3f} to {high:.3f}")
 
 
 if __name__ == "__main__":

@@ -191,7 +191,7 @@ class Arms:
 
     def _config(self, arm: Arm) -> TrainConfig:
         config = self.experiment.train_teacher if arm.role == "teacher" else self.experiment.train
-        if arm.cyclic and self._snapshots(arm) in (None, "online"):
+        if arm.cyclic or self._snapshots(arm) == "online":
             config = replace(config, optimizer=replace(config.optimizer, schedule="cyclic"))
         if arm.smoothing:
             config = replace(config, loss=replace(config.loss, label_smoothing=0.1))
@@ -339,7 +339,7 @@ class Arms:
             return
         wanted = {
             "split": self.scenes.split,
-            "scans": scans_digest(self.scenes.root, self.scenes.test)[:16],
+            "scans": scans_digest(self.scenes.root, self.scenes.test),
             "checkpoint": "last",
             "step": self._config(arm).steps,
             "ensemble": self.experiment.train.optimizer.cycles

@@ -22,11 +22,11 @@ class Arm:
             lack.
         views: How a teacher's images are chosen; None for networks of points alone.
         teacher: The arm that teaches it.
-        cyclic: Whether its schedule has cycles, which leave snapshots; one cycle where finished
+        cyclic: Whether its schedule has cycles, which leave snapshots. So it has where an arm's own
             snapshots teach it.
         asd: Whether snapshots teach it: each the classes it is adept at, or all alike.
-        snapshots: The arm whose snapshots these are where they are of a finished student, or whose
-            snapshots are evaluated together. Same labels, same teacher.
+        snapshots: The arm, of the same labels and teacher, whose snapshots teach it where those
+            of finished students do, or are evaluated together.
         smoothing: Whether its labels are smoothed.
     """
 
@@ -51,11 +51,10 @@ ARMS: Mapping[ArmName, Arm] = MappingProxyType(
         "ihd_uniform": Arm("IHD, images uniform in time", teacher="teacher_uniform"),
         "ihd": Arm("IHD, images chosen by IOF", teacher="teacher"),
         "ihd_cyclic": Arm("IHD, cyclic schedule", teacher="teacher", cyclic=True),
-        "asd": Arm("ASD", cyclic=True, asd="adept", snapshots="cyclic"),
+        "asd": Arm("ASD", asd="adept", snapshots="cyclic"),
         "haskd": Arm(
             "HAS-KD: IHD with IOF, and ASD",
             teacher="teacher",
-            cyclic=True,
             asd="adept",
             snapshots="ihd_cyclic",
         ),
@@ -65,7 +64,7 @@ ARMS: Mapping[ArmName, Arm] = MappingProxyType(
         "ensemble": Arm("ensemble of students trained apart", "ensemble"),
         "ihd_points": Arm("control: taught by the teacher of points", teacher="teacher_points"),
         "mean_snapshots": Arm(
-            "control: taught by all snapshots alike", cyclic=True, asd="mean", snapshots="cyclic"
+            "control: taught by all snapshots alike", asd="mean", snapshots="cyclic"
         ),
         "smoothing": Arm("control: label smoothing", smoothing=True),
     }

@@ -190,9 +190,10 @@ class Experiment(ABC):
         """Checks what the types do not say."""
         if not self.arms:
             raise ValueError("arms: none")
-        arms = in_order(self.arms, offline=self.snapshots == "offline")
+        needed = in_order(self.arms, offline=self.snapshots == "offline")
+        arms = [ARMS[name] for name in needed]
         given = (self.train.optimizer.schedule, self.train_teacher.optimizer.schedule)
-        cyclic = "cyclic" in given or any(ARMS[name].cyclic for name in arms)
+        cyclic = "cyclic" in given or any(arm.cyclic or arm.asd for arm in arms)
         if cyclic and self.train.steps < 2 * self.train.optimizer.cycles:
             raise ValueError(
                 f"train.optimizer.cycles: {self.train.optimizer.cycles} of {self.train.steps} "

@@ -202,7 +202,7 @@ def _evaluate_arm(
         on_scene=on_scene,
     )
     next(bar, None)  # closes it
-    same = ("dataset", "split", "scans", "tta", "views", "ensemble", "crop_voxels")
+    same = ("dataset", "split", "scans", "tta", "views", "frames", "ensemble", "crop_voxels")
     differs = before and any(before.get(name) != result.protocol[name] for name in same)
     if differs or checkpoint != "last":
         words = [*splits, *([f"tta{tta}"] if tta > 1 else [])]
@@ -210,6 +210,8 @@ def _evaluate_arm(
             words.append(scans[:8])
         if (seen := result.protocol["views"]) != before.get("views", seen):
             words.append(f"views{seen}")
+        elif (frames := result.protocol["frames"]) != before.get("frames", frames):
+            words.append(f"frames-{str(frames)[:8]}")
         if checkpoint != "last":
             words.append("snapshots" if snapshots else "unfinished")
         record = arm / f"evaluation-{'-'.join(words)}.json"

@@ -138,7 +138,7 @@ def write_tables(out: str | Path, seeds: Sequence[SeedResults]) -> None:
     order = {name: i for i, name in enumerate(dict.fromkeys(row.arm for row in results))}
     results = tuple(sorted(results, key=lambda row: (order[row.arm], row.seed)))
     out = Path(out)
-    _write_csv(
+    write_csv(
         out / "results.csv",
         [*KEYS, *SCORES, *COSTS, *classes],
         (
@@ -147,9 +147,9 @@ def write_tables(out: str | Path, seeds: Sequence[SeedResults]) -> None:
         ),
     )
     heads, rows = _summary(results, classes)
-    _write_csv(out / "summary.csv", heads, rows)
+    write_csv(out / "summary.csv", heads, rows)
     heads, rows = _differences(results, classes)
-    _write_csv(out / "differences.csv", heads, rows)
+    write_csv(out / "differences.csv", heads, rows)
 
 
 def _summary(results: Sequence[Result], classes: Sequence[str]) -> tuple[list[str], list[Any]]:
@@ -184,11 +184,19 @@ def _numbers(d: PairedDifference) -> tuple[Any, ...]:
     return d.mean, d.sd, d.low, d.high, excludes
 
 
-def _write_csv(path: Path, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_csv(path: Path, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a table, whole or not at all.
+
+    Args:
+        path: The file.
+        heads: Names of the columns.
+        rows: Their values; None becomes an empty cell.
+    """
+
     def write(beside: Path) -> None:
         with beside.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(heads)
-            writer.writerows(rows)  # None becomes an empty cell
+            writer.writerows(rows)
 
     write_whole(path, write)

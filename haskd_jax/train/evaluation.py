@@ -4,6 +4,8 @@ See docs/evaluation.md for what the numbers mean.
 """
 
 import functools
+import hashlib
+import json
 import math
 import time
 import warnings
@@ -344,13 +346,16 @@ def evaluate(
         "dataset": network.card.dataset,
         "split": split,
         "scenes": len(scenes),
-        "scans": scans_digest(root, scenes)[:16],
+        "scans": scans_digest(root, scenes),
         "labels": labels,
         "encoder": encoder,
         "unit": "points",
         "voxel_size": network.card.voxel_size,
         "tta": tta,
         "views": views,
+        "frames": None
+        if not views or selection is None
+        else _frames_digest({name: list(selection[name])[:views] for name in scenes}),
         "ensemble": 1 + len(ensemble),
         "crop_voxels": most,
         "checkpoint": checkpoint,
@@ -366,6 +371,12 @@ def evaluate(
         network.num_parameters,
         seconds,
     )
+
+
+def _frames_digest(chosen: Mapping[str, Sequence[int]]) -> str:
+    """16 hexadecimal digits: others where another choice of frames was seen."""
+    plain = {name: [int(i) for i in frames] for name, frames in chosen.items()}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _counted(

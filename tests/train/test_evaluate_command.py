@@ -124,6 +124,13 @@ def test_each_teacher_sees_the_frames_that_it_was_trained_with(run, capsys):
     assert main([teacher]) == 0 and main([str(run / "teacher")]) == 0
     found = [record(run / arm / "evaluation.json") for arm in ("teacher_uniform", "teacher")]
     assert [one["protocol"]["views"] for one in found] == [1, 2]
+    # As many frames, but others, do not go over the record.
+    selection["num_views"], selection["scenes"]["one"]["indices"] = 1, [2]
+    (run / "other.json").write_text(json.dumps(selection))
+    assert main([teacher, "--selection", str(run / "other.json")]) == 0
+    assert record(run / "teacher_uniform" / "evaluation.json") == found[0]
+    (other,) = (run / "teacher_uniform").glob("evaluation-val-frames-*.json")
+    assert record(other)["protocol"]["frames"] != found[0]["protocol"]["frames"]
 
 
 def test_a_folder_that_does_not_say_its_split(run, capsys):
