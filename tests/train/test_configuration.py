@@ -167,6 +167,10 @@ class TestExperiment:
             ({"arms": ()}, "arms: none"),
             ({"scenes": ScenesConfig(calibration=0)}, "scenes.calibration: 0, but experts"),
             (
+                {"arms": ("asd",), "snapshots": "online", "scenes": ScenesConfig(calibration=0)},
+                "scenes.calibration: 0, but experts",
+            ),
+            (
                 {"arms": ("snapshots",), "scenes": ScenesConfig(calibration=0)},
                 "scenes.calibration: 0, but experts",
             ),
