@@ -69,7 +69,7 @@ DEBUG = SynthRoomsExperiment(
     pictures=1,
 )
 _SMALL_TRAINING = TrainConfig(
-    steps=400,
+    steps=500,
     batch_size=2,
     unlabelled=2,
     save_every=100,
@@ -79,8 +79,8 @@ _SMALL_TRAINING = TrainConfig(
 )
 SMALL = SynthRoomsExperiment(
     # Points at half the voxels' edge: more would only be dropped again.
-    rooms=SynthRooms(train=48, val=1, test=12, options=Options(voxel_size=0.04)),
-    scenes=ScenesConfig(voxel_size=0.08, mix=0.0, calibration=4, labelled=0.33),
+    rooms=SynthRooms(train=48, val=1, test=12, options=Options(voxel_size=0.05)),
+    scenes=ScenesConfig(voxel_size=0.1, mix=0.0, calibration=4, labelled=0.33),
     model=ModelConfig(
         channels=(16, 32, 48, 64, 48, 32, 32, 32), blocks=(1,) * 8, stem=16, stem_kernel=3
     ),
@@ -95,7 +95,7 @@ SMALL = SynthRoomsExperiment(
 ALL_LABELS = replace(
     SMALL,
     rooms=SynthRooms(train=120, val=1, test=80, first_test=200, options=Options(voxel_size=0.04)),
-    scenes=replace(SMALL.scenes, calibration=16, labelled=1.0),
+    scenes=replace(SMALL.scenes, voxel_size=0.08, calibration=16, labelled=1.0),
     train=replace(SMALL.train, steps=700),
     train_teacher=replace(SMALL.train_teacher, steps=700),
     arms=tuple(ARMS),
