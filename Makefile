@@ -24,7 +24,7 @@ BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard kernels/*.cc kernels/*.
 SCAN ?= $(firstword $(wildcard ../shared/data/open3d-fragment/*.pcd))
 RUN ?= runs/demo
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.installed-package
 	$(BIN)/haskd train synthrooms small --out "$(RUN)"
 	@if [ -n "$(SCAN)" ]; then \
 		$(BIN)/haskd predict "$(SCAN)" --checkpoint "$(RUN)/haskd" -o "$(RUN)/scan.ply"; \
@@ -63,10 +63,15 @@ $(BIN)/python:
 	@"$(PYTHON)" -m venv --clear $(VENV) || { rm -rf $(VENV); \
 		echo "could not create a virtual environment (Debian, Ubuntu: install python3-venv)" >&2; exit 1; }
 
-$(VENV)/.installed: $(BUILD_INPUTS) | $(BIN)/python
-	@echo "installing haskd-jax and its development tools into $(VENV) (a minute or two)"
-	@$(PIP) install --quiet --editable '.[dev]'
+$(VENV)/.installed-package: $(BUILD_INPUTS) | $(BIN)/python
+	@echo "installing haskd-jax into $(VENV) (a minute or two)"
+	@$(PIP) install --quiet --editable .
 	@touch $@
+
+$(VENV)/.installed: $(BUILD_INPUTS) | $(BIN)/python
+	@echo "installing haskd-jax and its development tools into $(VENV) (two minutes or three)"
+	@$(PIP) install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.installed-package
 
 $(VENV)/.installed-bench: $(VENV)/.installed
 	@echo "installing the benchmark's peer (torch, spconv) into $(VENV)"

@@ -18,7 +18,8 @@ from haskd_jax.data.transforms_sample import Sample, bounds, sample_of, take
 
 # Of capacities: each rung is about _RATIO times the one below. An eighth of the rows is padding on
 # average, and there are some ten shapes between the smallest room of a dataset and the largest.
-_MULTIPLE, _RATIO = 256, 1.3
+# Grids below _SMALL double: there a compilation costs more than all the padding of a dataset.
+_MULTIPLE, _RATIO, _SMALL = 256, 1.32, 16384
 # Voxels of a grid per voxel of the next finer one, at most: surfaces have 0.25 to 0.3, sparse
 # points more. All coarser capacities come from the finest one's by one of these: few shapes.
 _COARSER = (0.33, 0.5, 1.0)
@@ -222,15 +223,15 @@ def padded(rows: Int[Array, " L"]) -> tuple[int, ...]:
         rows: [levels + 1], finest first.
 
     Returns:
-        So many numbers, each a multiple of 256 on a geometric ladder.
+        So many numbers, multiples of 256, the first of them on a geometric ladder.
 
     Example:
         >>> padded(np.array([100_000, 27_000, 7_000]))
-        (126464, 44032, 15104)
+        (116992, 38656, 12800)
     """
     finest = rung(int(rows[0]))
     for share in _COARSER:  # the last one holds any grid
-        capacity = [rung(int(finest * share**level)) for level in range(len(rows))]
+        capacity = [_rounded_up(finest * share**level) for level in range(len(rows))]
         if (np.asarray(rows) <= capacity).all():
             break
     return tuple(capacity)
@@ -241,9 +242,13 @@ def rung(count: int) -> int:
 
     Example:
         >>> rung(1), rung(257), rung(100_000)
-        (256, 512, 126464)
+        (256, 512, 116992)
     """
     size = _MULTIPLE
     while size < count:
-        size = -(-int(size * _RATIO) // _MULTIPLE) * _MULTIPLE
+        size = _rounded_up(size * (2.0 if size < _SMALL else _RATIO))
     return size
+
+
+def _rounded_up(size: float) -> int:
+    return -(-int(size) // _MULTIPLE) * _MULTIPLE

@@ -69,7 +69,7 @@ DEBUG = SynthRoomsExperiment(
     pictures=1,
 )
 _SMALL_TRAINING = TrainConfig(
-    steps=500,
+    steps=450,
     batch_size=2,
     unlabelled=2,
     save_every=100,
@@ -87,7 +87,7 @@ SMALL = SynthRoomsExperiment(
     teacher=TeacherConfig(image_channels=(16, 32, 48), image_blocks=1, image_features=32),
     encoder=ENCODER,
     views=ViewsConfig(num_views=6),
-    train_teacher=_SMALL_TRAINING,
+    train_teacher=replace(_SMALL_TRAINING, steps=350),
     train=_SMALL_TRAINING,
     ihd=IHDConfig(teaching="offline", temperature=1.0),
 )
