@@ -2,9 +2,9 @@
 
 python -m haskd_jax.experiments.synthrooms small --out runs/rooms
 
-`small` takes 15 minutes on two cores of an AMD EPYC (Zen 3). Seed 0, 12 of 44 rooms labelled, mIoU
-over the points of 12 test rooms, no test-time augmentation: plain student 28.9, teacher 38.3,
-HAS-KD 29.6. `few_labels`, eight seeds, 80 test rooms: plain 38.9, teacher 47.8, ihd 42.4, asd 40.7,
+`small` takes 12 to 13 minutes on two cores of an AMD EPYC (Zen 3). Seed 0, 12 of 44 rooms labelled,
+mIoU over the points of 12 test rooms, no test-time augmentation: plain student 32.4, teacher 38.2,
+HAS-KD 32.9. `few_labels`, eight seeds, 80 test rooms: plain 38.9, teacher 47.8, ihd 42.4, asd 40.7,
 HAS-KD 42.8, three quarters of an hour a seed on one core (experiments/synthrooms/RESULTS.md).
 `debug` takes a minute, and scores nothing. The others have not been run.
 """
