@@ -8,7 +8,6 @@ A scene appears under its name only when it is whole: it is written into a folde
 renamed. The same source and options give the same bytes.
 """
 
-import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Mapping
@@ -24,6 +23,7 @@ from haskd_jax.data.scene import (
     Scene,
     no_frames,
 )
+from haskd_jax.digest import digest
 from haskd_jax.files import map_array
 
 VERSION = 1
@@ -110,8 +110,7 @@ def scans_digest(root: str | Path, scenes: Iterable[str]) -> str:
         >>> scans_digest("no/root", [])
         '4f53cda18c2baa0c'
     """
-    arrays = [[name, read_manifest(Path(root) / name)["arrays"]] for name in scenes]
-    return hashlib.sha256(json.dumps(arrays, sort_keys=True).encode()).hexdigest()[:16]
+    return digest([[name, read_manifest(Path(root) / name)["arrays"]] for name in scenes])
 
 
 def _open_array(folder: Path, name: str, entry: Mapping[str, Any]) -> Array:

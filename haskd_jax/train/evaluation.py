@@ -4,8 +4,6 @@ See docs/evaluation.md for what the numbers mean.
 """
 
 import functools
-import hashlib
-import json
 import math
 import timeit
 import warnings
@@ -27,6 +25,7 @@ from haskd_jax.data.fragments import fragments
 from haskd_jax.data.loader_batch import Batch
 from haskd_jax.data.prepared import scans_digest
 from haskd_jax.data.transforms import spread_views
+from haskd_jax.digest import digest
 from haskd_jax.files import write_json
 from haskd_jax.train import metrics
 from haskd_jax.train.card import ModelCard
@@ -354,7 +353,7 @@ def evaluate(
         "views": views,
         "frames": None
         if not views or selection is None
-        else _frames_digest({name: list(selection[name])[:views] for name in scenes}),
+        else digest({name: [int(i) for i in selection[name][:views]] for name in scenes}),
         "ensemble": 1 + len(ensemble),
         "crop_voxels": most,
         "checkpoint": checkpoint,
@@ -370,12 +369,6 @@ def evaluate(
         network.num_parameters,
         seconds,
     )
-
-
-def _frames_digest(chosen: Mapping[str, Sequence[int]]) -> str:
-    """16 hexadecimal digits: others where another choice of frames was seen."""
-    plain = {name: [int(i) for i in frames] for name, frames in chosen.items()}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _counted(

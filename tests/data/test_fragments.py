@@ -158,6 +158,9 @@ def test_no_motion_is_there_twice():
 
 
 def test_the_ladder_has_few_rungs():
+    # One program serves all rooms from half to the whole of a size, where programs cost the most.
+    small = {rung(n) for n in range(1, 16385)}
+    assert small == {256, 512, 1024, 2048, 4096, 8192, 16384}
     rungs = {rung(n) for n in range(1, 300_000, 97)}
     assert len(rungs) < 30
     assert all(size % 256 == 0 for size in rungs)
@@ -166,6 +169,8 @@ def test_the_ladder_has_few_rungs():
         assert count <= rung(count) <= max(256, ratio * count + 256)
     rows = np.array([1000, 990, 900])  # sparse points: as many voxels when they are larger
     assert (rows <= padded(rows)).all()
+    # The finest grid decides all: surfaces of as many voxels share a program.
+    assert len({padded(np.array([n, n // 4, n // 16])) for n in range(4097, 8193, 64)}) == 1
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from haskd_jax.data.s3dis import CLASSES as S3DIS_CLASSES
 from haskd_jax.experiments import s3dis, scannet, synthrooms
+from haskd_jax.experiments.arms import ARMS
 from haskd_jax.files import write_json
 from tests.data import raw
 
@@ -160,6 +161,29 @@ def test_s3dis_without_images_warns(s3dis_raw, tmp_path, capsys):
     assert found["protocol"]["split"] == "Area_5"
     does_nothing_again(s3dis.main, command, out)
     goes_on_to_the_same_bits(s3dis.main, command, out, "teacher")
+
+
+@pytest.mark.parametrize(("preset", "labelled"), [("all_labels", 1.0), ("few_labels", 0.3)])
+def test_what_is_registered_does_not_follow_the_demo(preset, labelled):
+    """The numbers of experiments/synthrooms/PREREGISTRATION.md, version 4."""
+    found = synthrooms.PRESETS[preset][1]
+    rooms = found.rooms
+    assert (rooms.train, rooms.test, rooms.first_test, rooms.style) == (120, 80, 200, "a")
+    assert (rooms.options.voxel_size, rooms.options.frames) == (0.04, 48)
+    scenes = found.scenes
+    assert (scenes.voxel_size, scenes.calibration, scenes.labelled) == (0.08, 16, labelled)
+    assert (scenes.augmentation, scenes.mix, found.views.num_views) == ("spunet", 0.0, 6)
+    for training in (found.train, found.train_teacher):
+        assert (training.steps, training.batch_size, training.unlabelled) == (700, 2, 2)
+        optimizer = training.optimizer
+        assert (optimizer.name, optimizer.learning_rate, optimizer.weight_decay) == (
+            "adamw", 0.01, 0.05,
+        )  # fmt: skip
+        assert (optimizer.cycles, optimizer.first_cycle) == (2, 0.7)
+    ihd, asd = found.ihd, found.asd
+    assert (ihd.teaching, ihd.tta, ihd.weight, ihd.temperature) == ("offline", 4, 1.0, 1.0)
+    assert (asd.experts, asd.adeptness, asd.weight, asd.temperature) == ("rotate", "hard", 1, 1)
+    assert (found.snapshots, set(found.arms)) == ("offline", set(ARMS))
 
 
 @pytest.mark.parametrize("preset", ["small", "full"])
