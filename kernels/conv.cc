@@ -39,33 +39,21 @@ const GemmKernels<T>& kernels() {
   }
 }
 
-// Output rows a tile: few enough that their sums stay in the second-level cache and that a small
-// cloud makes work for every thread; not fewer, as each tile reads all weights. The sums of a row do
-// not depend on its tile.
+// Output rows a tile: few enough that their sums and the rows they gather stay in the second-level
+// cache, enough to pay for reading all weights, or all sums of their gradient, again.
+constexpr int64_t kTileRows = 384;
+
+// Fewer where a small cloud would leave threads without work. The sums of a row do not depend on its
+// tile.
 int64_t forward_tile_rows(int64_t rows, int64_t threads) {
-  return std::clamp<int64_t>(rows / (2 * std::max<int64_t>(1, threads)), 64, 384);
+  return std::clamp<int64_t>(rows / (2 * std::max<int64_t>(1, threads)), 64, kTileRows);
 }
 
-// The pairs of one offset in a range of output rows, dense.
-template <typename T>
+// Room for the pairs of one offset in a range of output rows.
 struct Pairs {
-  std::vector<const T*> in;
-  std::vector<int32_t> out;
-  int64_t count = 0;
+  std::vector<int32_t> in, out;
 
-  explicit Pairs(int64_t rows) : in(rows), out(rows) {}
-
-  void collect(const int32_t* neighbours, int64_t rows, const T* features, int64_t inputs,
-               int64_t channels) {
-    count = 0;
-    for (int64_t i = 0; i < rows; ++i) {
-      const int64_t j = neighbours[i];
-      const bool there = static_cast<uint64_t>(j) < static_cast<uint64_t>(inputs);  // -1: none
-      in[count] = features + (there ? j : 0) * channels;
-      out[count] = static_cast<int32_t>(i);
-      count += there;
-    }
-  }
+  explicit Pairs(int64_t rows) : in(rows + kPairsSlack), out(rows + kPairsSlack) {}
 };
 
 template <ffi::DataType kType, typename T>
@@ -94,10 +82,11 @@ ffi::Error conv(ffi::ThreadPool pool, ffi::Buffer<kType> features, ffi::Buffer<k
     auto scratch = padded == columns ? nullptr : aligned_array<T>(count * padded);
     T* sums = scratch ? scratch.get() : out + first * columns;
     std::fill_n(sums, count * padded, T(0));
-    Pairs<T> pairs(count);
+    Pairs pairs(count);
     for (int64_t k = 0; k < offsets; ++k) {
-      pairs.collect(neighbours.typed_data() + k * rows + first, count, x, inputs, channels);
-      kernel.multiply(pairs.in.data(), pairs.out.data(), pairs.count,
+      const int64_t found = kernel.collect_pairs(neighbours.typed_data() + k * rows + first, count,
+                                                 inputs, pairs.in.data(), pairs.out.data());
+      kernel.multiply(x, pairs.in.data(), pairs.out.data(), found,
                       packed.get() + k * channels * padded, channels, columns, sums);
     }
     if (scratch) {
@@ -115,13 +104,6 @@ constexpr int64_t kTasks = 16;
 constexpr int64_t kPartRows = 4096;
 constexpr int64_t kMaxPartialBytes = 64 << 20;
 
-// Few enough that the gathered rows stay in the first caches, enough to pay for reading the sums;
-// which of the two weighs more depends on the channels.
-int64_t gradient_tile_rows(int64_t channels) {
-  if (channels >= 256) return 512;
-  return std::clamp<int64_t>(12288 / std::max<int64_t>(1, channels), 128, 256);
-}
-
 template <ffi::DataType kType, typename T>
 ffi::Error conv_weight_grad(ffi::ThreadPool pool, ffi::Buffer<kType> features,
                             ffi::Buffer<kType> cotangent, ffi::Buffer<ffi::S32> neighbours,
@@ -134,7 +116,6 @@ ffi::Error conv_weight_grad(ffi::ThreadPool pool, ffi::Buffer<kType> features,
   T* out = result->typed_data();
   const GemmKernels<T>& kernel = kernels<T>();
   const int64_t padded = kernel.padded_columns(columns);
-  const int64_t tile_rows = gradient_tile_rows(channels);
   const int64_t size = offsets * channels * padded;  // of one partial gradient
 
   const int64_t most = std::max<int64_t>(1, kMaxPartialBytes / std::max<int64_t>(1, size * sizeof(T)));
@@ -152,11 +133,10 @@ ffi::Error conv_weight_grad(ffi::ThreadPool pool, ffi::Buffer<kType> features,
     T* gradient = in_place ? out : partial.get() + part * size;
     std::fill(gradient + first_offset * channels * padded, gradient + last_offset * channels * padded,
               T(0));
-    auto scratch = padded == columns ? nullptr : aligned_array<T>(tile_rows * padded);
-    Pairs<T> pairs(tile_rows);
-    std::vector<const T*> dy(tile_rows);
-    for (int64_t first = begin; first < end; first += tile_rows) {
-      const int64_t count = std::min(tile_rows, end - first);
+    auto scratch = padded == columns ? nullptr : aligned_array<T>(kTileRows * padded);
+    Pairs pairs(kTileRows);
+    for (int64_t first = begin; first < end; first += kTileRows) {
+      const int64_t count = std::min(kTileRows, end - first);
       const T* tile = cotangent.typed_data() + first * columns;
       if (scratch) {
         for (int64_t i = 0; i < count; ++i) {
@@ -166,9 +146,9 @@ ffi::Error conv_weight_grad(ffi::ThreadPool pool, ffi::Buffer<kType> features,
         tile = scratch.get();
       }
       for (int64_t k = first_offset; k < last_offset; ++k) {
-        pairs.collect(neighbours.typed_data() + k * rows + first, count, x, inputs, channels);
-        for (int64_t i = 0; i < pairs.count; ++i) dy[i] = tile + pairs.out[i] * padded;
-        kernel.outer_products(pairs.in.data(), dy.data(), pairs.count, channels, columns,
+        const int64_t found = kernel.collect_pairs(neighbours.typed_data() + k * rows + first, count,
+                                                   inputs, pairs.in.data(), pairs.out.data());
+        kernel.outer_products(x, pairs.in.data(), tile, pairs.out.data(), found, channels, columns,
                               gradient + k * channels * padded);
       }
     }

@@ -3,6 +3,10 @@
 
 #include "gemm_kernels.h"
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 namespace haskd {
 namespace HASKD_ISA {
 namespace {
@@ -63,16 +67,40 @@ void pack(const T* weights, int64_t channels, int64_t columns, T* packed) {
   });
 }
 
+int64_t collect_pairs(const int32_t* neighbours, int64_t rows, int64_t inputs, int32_t* in,
+                      int32_t* out) {
+  int64_t count = 0, i = 0;
+#if defined(__AVX512F__)
+  // Sixteen at a time. The compressed vector is stored whole: a store of a part is microcode.
+  const __m512i limit = _mm512_set1_epi32(static_cast<int32_t>(inputs));
+  __m512i row = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  for (; i + 16 <= rows; i += 16, row = _mm512_add_epi32(row, _mm512_set1_epi32(16))) {
+    const __m512i j = _mm512_loadu_si512(neighbours + i);
+    const __mmask16 there = _mm512_cmplt_epu32_mask(j, limit);  // -1, unsigned: none
+    _mm512_storeu_si512(in + count, _mm512_maskz_compress_epi32(there, j));
+    _mm512_storeu_si512(out + count, _mm512_maskz_compress_epi32(there, row));
+    count += __builtin_popcount(there);
+  }
+#endif
+  for (; i < rows; ++i) {
+    const int32_t j = neighbours[i];
+    in[count] = j;
+    out[count] = static_cast<int32_t>(i);
+    count += static_cast<uint64_t>(static_cast<int64_t>(j)) < static_cast<uint64_t>(inputs);
+  }
+  return count;
+}
+
 // A register block: kRows gathered rows times a panel of kWidth vectors.
 template <typename T, int kWidth, int kRows>
-void multiply_block(const T* const* in, const int32_t* out, const T* panel, int64_t channels,
-                    T* accumulators, int64_t stride) {
+void multiply_block(const T* features, const int32_t* in, const int32_t* out, const T* panel,
+                    int64_t channels, T* accumulators, int64_t stride) {
   using V = typename Vector<T>::type;
   constexpr int kLanes = Vector<T>::width;
   V sum[kRows][kWidth];
   const T* row[kRows];
   for (int r = 0; r < kRows; ++r) {
-    row[r] = in[r];
+    row[r] = features + in[r] * channels;
     const T* source = accumulators + out[r] * stride;
     for (int w = 0; w < kWidth; ++w) sum[r][w] = *reinterpret_cast<const V*>(source + w * kLanes);
   }
@@ -93,49 +121,67 @@ void multiply_block(const T* const* in, const int32_t* out, const T* panel, int6
 }
 
 template <typename T, int kWidth, int kRows>
-void multiply_rest(const T* const* in, const int32_t* out, int64_t count, const T* panel,
-                   int64_t channels, T* accumulators, int64_t stride) {
+void multiply_rest(const T* features, const int32_t* in, const int32_t* out, int64_t count,
+                   const T* panel, int64_t channels, T* accumulators, int64_t stride) {
   if constexpr (kRows > 0) {
     if (count == kRows) {
-      multiply_block<T, kWidth, kRows>(in, out, panel, channels, accumulators, stride);
+      multiply_block<T, kWidth, kRows>(features, in, out, panel, channels, accumulators, stride);
     } else {
-      multiply_rest<T, kWidth, kRows - 1>(in, out, count, panel, channels, accumulators, stride);
+      multiply_rest<T, kWidth, kRows - 1>(features, in, out, count, panel, channels, accumulators,
+                                          stride);
     }
   }
 }
 
+// Asks for rows before they are gathered: they lie all over the features, where the processor does
+// not foresee them.
+template <typename T>
+void prefetch_rows(const T* features, const int32_t* in, int64_t there, int64_t rows,
+                   int64_t channels) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t r = 0; r < rows && r < there; ++r) {
+    const T* row = features + in[r] * channels;
+    for (int64_t c = 0; c < channels; c += kLine) __builtin_prefetch(row + c);
+  }
+}
+
 template <typename T, int kWidth>
-void multiply_panel(const T* const* in, const int32_t* out, int64_t count, const T* panel,
-                    int64_t channels, T* accumulators, int64_t stride) {
+void multiply_panel(const T* features, const int32_t* in, const int32_t* out, int64_t count,
+                    const T* panel, int64_t channels, T* accumulators, int64_t stride) {
   constexpr int kRows = kAccumulators / kWidth;
   int64_t i = 0;
   for (; i + kRows <= count; i += kRows) {
-    multiply_block<T, kWidth, kRows>(in + i, out + i, panel, channels, accumulators, stride);
+    prefetch_rows(features, in + i + kRows, count - i - kRows, kRows, channels);
+    multiply_block<T, kWidth, kRows>(features, in + i, out + i, panel, channels, accumulators,
+                                     stride);
   }
-  multiply_rest<T, kWidth, kRows - 1>(in + i, out + i, count - i, panel, channels, accumulators,
-                                      stride);
+  multiply_rest<T, kWidth, kRows - 1>(features, in + i, out + i, count - i, panel, channels,
+                                      accumulators, stride);
 }
 
 template <typename T>
-void multiply(const T* const* in, const int32_t* out, int64_t count, const T* packed,
-              int64_t channels, int64_t columns, T* accumulators) {
+void multiply(const T* features, const int32_t* in, const int32_t* out, int64_t count,
+              const T* packed, int64_t channels, int64_t columns, T* accumulators) {
   const int64_t stride = padded_columns<T>(columns);
   for_each_panel<T>(columns, [&](int64_t first, int64_t width) {
     const T* panel = packed + first * channels;
-    T* target = accumulators + first;
-    if (width == 1) multiply_panel<T, 1>(in, out, count, panel, channels, target, stride);
-    if (width == 2) multiply_panel<T, 2>(in, out, count, panel, channels, target, stride);
-    if (width == 3) multiply_panel<T, 3>(in, out, count, panel, channels, target, stride);
+    const auto run = [&](auto* multiply_panel) {
+      multiply_panel(features, in, out, count, panel, channels, accumulators + first, stride);
+    };
+    if (width == 1) run(multiply_panel<T, 1>);
+    if (width == 2) run(multiply_panel<T, 2>);
+    if (width == 3) run(multiply_panel<T, 3>);
     if constexpr (kMaxPanel > 3) {
-      if (width == 4) multiply_panel<T, 4>(in, out, count, panel, channels, target, stride);
+      if (width == 4) run(multiply_panel<T, 4>);
     }
   });
 }
 
 // A register block of the weight gradient: kRows channels times a panel of kWidth vectors.
 template <typename T, int kWidth, int kRows>
-void outer_block(const T* const* in, const T* const* cotangent, int64_t count, int64_t channel,
-                 int64_t column, T* gradient, int64_t stride) {
+void outer_block(const T* features, const int32_t* in, const T* cotangent, const int32_t* out,
+                 int64_t count, int64_t channels, int64_t channel, int64_t column, T* gradient,
+                 int64_t stride) {
   using V = typename Vector<T>::type;
   constexpr int kLanes = Vector<T>::width;
   V sum[kRows][kWidth];
@@ -145,8 +191,8 @@ void outer_block(const T* const* in, const T* const* cotangent, int64_t count, i
     }
   }
   for (int64_t i = 0; i < count; ++i) {
-    const T* x = in[i] + channel;
-    const T* dy = cotangent[i] + column;
+    const T* x = features + in[i] * channels + channel;
+    const T* dy = cotangent + out[i] * stride + column;
     V value[kWidth];
     for (int w = 0; w < kWidth; ++w) value[w] = *reinterpret_cast<const V*>(dy + w * kLanes);
     for (int r = 0; r < kRows; ++r) {
@@ -161,46 +207,53 @@ void outer_block(const T* const* in, const T* const* cotangent, int64_t count, i
 }
 
 template <typename T, int kWidth, int kRows>
-void outer_rest(const T* const* in, const T* const* cotangent, int64_t count, int64_t channel,
-                int64_t rows, int64_t column, T* gradient, int64_t stride) {
+void outer_rest(const T* features, const int32_t* in, const T* cotangent, const int32_t* out,
+                int64_t count, int64_t channels, int64_t channel, int64_t rows, int64_t column,
+                T* gradient, int64_t stride) {
   if constexpr (kRows > 0) {
     if (rows == kRows) {
-      outer_block<T, kWidth, kRows>(in, cotangent, count, channel, column, gradient, stride);
+      outer_block<T, kWidth, kRows>(features, in, cotangent, out, count, channels, channel, column,
+                                    gradient, stride);
     } else {
-      outer_rest<T, kWidth, kRows - 1>(in, cotangent, count, channel, rows, column, gradient,
-                                       stride);
+      outer_rest<T, kWidth, kRows - 1>(features, in, cotangent, out, count, channels, channel, rows,
+                                       column, gradient, stride);
     }
   }
 }
 
 template <typename T, int kWidth>
-void outer_panel(const T* const* in, const T* const* cotangent, int64_t count, int64_t channels,
-                 int64_t column, T* gradient, int64_t stride) {
+void outer_panel(const T* features, const int32_t* in, const T* cotangent, const int32_t* out,
+                 int64_t count, int64_t channels, int64_t column, T* gradient, int64_t stride) {
   constexpr int kRows = kAccumulators / kWidth;
   int64_t c = 0;
   for (; c + kRows <= channels; c += kRows) {
-    outer_block<T, kWidth, kRows>(in, cotangent, count, c, column, gradient, stride);
+    outer_block<T, kWidth, kRows>(features, in, cotangent, out, count, channels, c, column, gradient,
+                                  stride);
   }
-  outer_rest<T, kWidth, kRows - 1>(in, cotangent, count, c, channels - c, column, gradient, stride);
+  outer_rest<T, kWidth, kRows - 1>(features, in, cotangent, out, count, channels, c, channels - c,
+                                   column, gradient, stride);
 }
 
 template <typename T>
-void outer_products(const T* const* in, const T* const* cotangent, int64_t count, int64_t channels,
-                    int64_t columns, T* gradient) {
+void outer_products(const T* features, const int32_t* in, const T* cotangent, const int32_t* out,
+                    int64_t count, int64_t channels, int64_t columns, T* gradient) {
   const int64_t stride = padded_columns<T>(columns);
   for_each_panel<T>(columns, [&](int64_t first, int64_t width) {
-    if (width == 1) outer_panel<T, 1>(in, cotangent, count, channels, first, gradient, stride);
-    if (width == 2) outer_panel<T, 2>(in, cotangent, count, channels, first, gradient, stride);
-    if (width == 3) outer_panel<T, 3>(in, cotangent, count, channels, first, gradient, stride);
+    const auto run = [&](auto* outer_panel) {
+      outer_panel(features, in, cotangent, out, count, channels, first, gradient, stride);
+    };
+    if (width == 1) run(outer_panel<T, 1>);
+    if (width == 2) run(outer_panel<T, 2>);
+    if (width == 3) run(outer_panel<T, 3>);
     if constexpr (kMaxPanel > 3) {
-      if (width == 4) outer_panel<T, 4>(in, cotangent, count, channels, first, gradient, stride);
+      if (width == 4) run(outer_panel<T, 4>);
     }
   });
 }
 
 template <typename T>
 constexpr GemmKernels<T> kernels() {
-  return {padded_columns<T>, pack<T>, multiply<T>, outer_products<T>};
+  return {padded_columns<T>, pack<T>, collect_pairs, multiply<T>, outer_products<T>};
 }
 
 }  // namespace

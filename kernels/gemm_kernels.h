@@ -10,6 +10,8 @@
 
 namespace haskd {
 
+constexpr int64_t kPairsSlack = 16;
+
 template <typename T>
 struct GemmKernels {
   // Columns rounded up to whole vectors: the row length of packed weights and of accumulators.
@@ -19,15 +21,22 @@ struct GemmKernels {
   // padded_columns. `packed` holds channels * padded_columns values.
   void (*pack)(const T* weights, int64_t channels, int64_t columns, T* packed);
 
-  // accumulators[out[i], :] += in[i][:] @ weights for i in [0, count).
-  // Row r of the accumulators begins at accumulators + r * padded_columns.
-  void (*multiply)(const T* const* in, const int32_t* out, int64_t count, const T* packed,
-                   int64_t channels, int64_t columns, T* accumulators);
+  // The pairs of one offset, dense and in order: out[p] = i and in[p] = neighbours[i] for every i in
+  // [0, rows) whose neighbour is in [0, inputs). Returns how many they are. `in` and `out` have room
+  // for rows + kPairsSlack, the last of which may be overwritten.
+  int64_t (*collect_pairs)(const int32_t* neighbours, int64_t rows, int64_t inputs, int32_t* in,
+                           int32_t* out);
 
-  // gradient[c, :] += sum_i in[i][c] * cotangent[i][:], i in [0, count). Rows of `cotangent` and of
-  // `gradient` hold padded_columns values.
-  void (*outer_products)(const T* const* in, const T* const* cotangent, int64_t count,
-                         int64_t channels, int64_t columns, T* gradient);
+  // accumulators[out[p], :] += features[in[p], :] @ weights for p in [0, count).
+  // Rows of the features hold `channels` values, those of the accumulators padded_columns.
+  void (*multiply)(const T* features, const int32_t* in, const int32_t* out, int64_t count,
+                   const T* packed, int64_t channels, int64_t columns, T* accumulators);
+
+  // gradient[c, :] += sum_p features[in[p], c] * cotangent[out[p], :], p in [0, count). Rows of
+  // `cotangent` and of `gradient` hold padded_columns values.
+  void (*outer_products)(const T* features, const int32_t* in, const T* cotangent,
+                         const int32_t* out, int64_t count, int64_t channels, int64_t columns,
+                         T* gradient);
 };
 
 // One table an instruction set; defined in gemm_kernels.cc. The AVX tables exist on x86-64 only.
