@@ -41,7 +41,7 @@ const GemmKernels<T>& kernels() {
 
 // Output rows a tile: few enough that their sums and the rows they gather stay in the second-level
 // cache, enough to pay for reading all weights, or all sums of their gradient, again.
-constexpr int64_t kTileRows = 384;
+constexpr int64_t kTileRows = 512;
 
 // Fewer where a small cloud would leave threads without work. The sums of a row do not depend on its
 // tile.

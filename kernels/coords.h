@@ -61,11 +61,23 @@ template <typename Use>
 Extent extent_of(ffi::ThreadPool& pool, const Coord* coords, int64_t rows, const Use& use) {
   std::vector<Extent> parts(chunks(rows));
   for_each_chunk(pool, rows, [&](int64_t begin, int64_t end, int64_t chunk) {
-    Extent extent;
+    // In the coordinates' own type, where one instruction compares all four axes.
+    Coord low, high;
+    std::fill_n(low.axis, 4, std::numeric_limits<int32_t>::max());
+    std::fill_n(high.axis, 4, std::numeric_limits<int32_t>::min());
+    bool any = false;
     for (int64_t i = begin; i < end; ++i) {
-      if (use(i)) extent.add(coords[i]);
+      if (!use(i)) continue;
+      any = true;
+      for (int a = 0; a < 4; ++a) {
+        low.axis[a] = std::min(low.axis[a], coords[i].axis[a]);
+        high.axis[a] = std::max(high.axis[a], coords[i].axis[a]);
+      }
     }
-    parts[chunk] = extent;
+    if (any) {
+      parts[chunk].add(low);
+      parts[chunk].add(high);
+    }
   });
   Extent extent;
   for (const Extent& part : parts) extent.add(part);

@@ -14,15 +14,18 @@ namespace {
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
 constexpr int kAccumulators = 24;  // of 32 registers
-constexpr int kMaxPanel = 4;       // vectors side by side in a panel
+constexpr int kMaxPanel = 4;       // vectors side by side in a panel of weights
+constexpr int kMaxGradientPanel = 2;
 #elif defined(__AVX__)
 constexpr int kVectorBytes = 32;
 constexpr int kAccumulators = 12;  // of 16 registers
 constexpr int kMaxPanel = 3;
+constexpr int kMaxGradientPanel = 3;
 #else
 constexpr int kVectorBytes = 16;
 constexpr int kAccumulators = 12;
 constexpr int kMaxPanel = 3;
+constexpr int kMaxGradientPanel = 3;
 #endif
 
 template <typename T>
@@ -41,12 +44,12 @@ int64_t padded_columns(int64_t columns) {
   return vectors<T>(columns) * Vector<T>::width;
 }
 
-// Calls visit(first column, width in vectors) for each panel. Columns are shared out evenly: seven
-// vectors make panels of 4 and 3, not of 4, 2 and 1.
+// Calls visit(first column, width in vectors) for each panel of at most `widest`. Columns are shared
+// out evenly: seven vectors make panels of 4 and 3, not of 4, 2 and 1.
 template <typename T, typename Visit>
-void for_each_panel(int64_t columns, Visit visit) {
+void for_each_panel(int64_t columns, int64_t widest, Visit visit) {
   const int64_t total = vectors<T>(columns);
-  const int64_t panels = (total + kMaxPanel - 1) / kMaxPanel;
+  const int64_t panels = (total + widest - 1) / widest;
   int64_t first = 0;
   for (int64_t panel = 0; panel < panels; ++panel) {
     const int64_t width = total / panels + (panel < total % panels);
@@ -57,7 +60,7 @@ void for_each_panel(int64_t columns, Visit visit) {
 
 template <typename T>
 void pack(const T* weights, int64_t channels, int64_t columns, T* packed) {
-  for_each_panel<T>(columns, [&](int64_t first, int64_t width) {
+  for_each_panel<T>(columns, kMaxPanel, [&](int64_t first, int64_t width) {
     const int64_t panel_columns = width * Vector<T>::width;
     for (int64_t c = 0; c < channels; ++c) {
       for (int64_t i = 0; i < panel_columns; ++i) {
@@ -163,7 +166,7 @@ template <typename T>
 void multiply(const T* features, const int32_t* in, const int32_t* out, int64_t count,
               const T* packed, int64_t channels, int64_t columns, T* accumulators) {
   const int64_t stride = padded_columns<T>(columns);
-  for_each_panel<T>(columns, [&](int64_t first, int64_t width) {
+  for_each_panel<T>(columns, kMaxPanel, [&](int64_t first, int64_t width) {
     const T* panel = packed + first * channels;
     const auto run = [&](auto* multiply_panel) {
       multiply_panel(features, in, out, count, panel, channels, accumulators + first, stride);
@@ -238,15 +241,14 @@ template <typename T>
 void outer_products(const T* features, const int32_t* in, const T* cotangent, const int32_t* out,
                     int64_t count, int64_t channels, int64_t columns, T* gradient) {
   const int64_t stride = padded_columns<T>(columns);
-  for_each_panel<T>(columns, [&](int64_t first, int64_t width) {
+  for_each_panel<T>(columns, kMaxGradientPanel, [&](int64_t first, int64_t width) {
     const auto run = [&](auto* outer_panel) {
       outer_panel(features, in, cotangent, out, count, channels, first, gradient, stride);
     };
     if (width == 1) run(outer_panel<T, 1>);
     if (width == 2) run(outer_panel<T, 2>);
-    if (width == 3) run(outer_panel<T, 3>);
-    if constexpr (kMaxPanel > 3) {
-      if (width == 4) run(outer_panel<T, 4>);
+    if constexpr (kMaxGradientPanel > 2) {
+      if (width == 3) run(outer_panel<T, 3>);
     }
   });
 }

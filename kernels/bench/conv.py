@@ -7,7 +7,8 @@ Columns: voxels; pairs a voxel; useful GFLOP (2 pairs C^2) of one product; milli
 forward pass and of forward and both gradients; for each the peer's milliseconds, at its best thread
 count, and their ratio to ours; for each the fraction of the arithmetic bound: the time of a dense,
 square matrix product of the same useful work (three times that with both gradients), measured in
-this run, over ours. Without spconv the peer's columns stay empty.
+this run, over ours. Without spconv the peer's columns stay empty. Freed memory is kept, for both
+(`sparse.keep_freed_memory`), as in trainings.
 """
 
 import sys
@@ -219,6 +220,7 @@ def growth(channels=32):
 
 def main():
     """Prints every table."""
+    sparse.keep_freed_memory()
     print(machine(), "| native kernels" if sparse.native_available() else "| portable only")
     print(f"{'':41} | forward" + " " * 21 + "| forward and both gradients")
     side = f"{'ms':>8}{'spconv':>8}{'ratio':>7}{'bound':>6}"
