@@ -94,6 +94,14 @@ int64_t collect_pairs(const int32_t* neighbours, int64_t rows, int64_t inputs, i
   return count;
 }
 
+// Asks for a row before it is gathered: rows lie all over the features, where the processor does not
+// foresee them.
+template <typename T>
+void prefetch(const T* row, int64_t channels) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t c = 0; c < channels; c += kLine) __builtin_prefetch(row + c);
+}
+
 // A register block: kRows gathered rows times a panel of kWidth vectors.
 template <typename T, int kWidth, int kRows>
 void multiply_block(const T* features, const int32_t* in, const int32_t* out, const T* panel,
@@ -136,25 +144,18 @@ void multiply_rest(const T* features, const int32_t* in, const int32_t* out, int
   }
 }
 
-// Asks for rows before they are gathered: they lie all over the features, where the processor does
-// not foresee them.
-template <typename T>
-void prefetch_rows(const T* features, const int32_t* in, int64_t there, int64_t rows,
-                   int64_t channels) {
-  constexpr int64_t kLine = 64 / sizeof(T);
-  for (int64_t r = 0; r < rows && r < there; ++r) {
-    const T* row = features + in[r] * channels;
-    for (int64_t c = 0; c < channels; c += kLine) __builtin_prefetch(row + c);
-  }
-}
-
 template <typename T, int kWidth>
 void multiply_panel(const T* features, const int32_t* in, const int32_t* out, int64_t count,
-                    const T* panel, int64_t channels, T* accumulators, int64_t stride) {
+                    const T* panel, int64_t channels, T* accumulators, int64_t stride,
+                    bool first_panel) {
   constexpr int kRows = kAccumulators / kWidth;
   int64_t i = 0;
   for (; i + kRows <= count; i += kRows) {
-    prefetch_rows(features, in + i + kRows, count - i - kRows, kRows, channels);
+    if (first_panel) {  // the others find the rows in the caches
+      for (int64_t next = i + kRows; next < count && next < i + 2 * kRows; ++next) {
+        prefetch(features + in[next] * channels, channels);
+      }
+    }
     multiply_block<T, kWidth, kRows>(features, in + i, out + i, panel, channels, accumulators,
                                      stride);
   }
@@ -169,7 +170,8 @@ void multiply(const T* features, const int32_t* in, const int32_t* out, int64_t 
   for_each_panel<T>(columns, kMaxPanel, [&](int64_t first, int64_t width) {
     const T* panel = packed + first * channels;
     const auto run = [&](auto* multiply_panel) {
-      multiply_panel(features, in, out, count, panel, channels, accumulators + first, stride);
+      multiply_panel(features, in, out, count, panel, channels, accumulators + first, stride,
+                     first == 0);
     };
     if (width == 1) run(multiply_panel<T, 1>);
     if (width == 2) run(multiply_panel<T, 2>);
@@ -187,6 +189,8 @@ void outer_block(const T* features, const int32_t* in, const T* cotangent, const
                  int64_t stride) {
   using V = typename Vector<T>::type;
   constexpr int kLanes = Vector<T>::width;
+  constexpr int64_t kAhead = 8;
+  const bool first_block = channel == 0 && column == 0;  // the others find the rows in the caches
   V sum[kRows][kWidth];
   for (int r = 0; r < kRows; ++r) {
     for (int w = 0; w < kWidth; ++w) {
@@ -194,6 +198,7 @@ void outer_block(const T* features, const int32_t* in, const T* cotangent, const
     }
   }
   for (int64_t i = 0; i < count; ++i) {
+    if (first_block && i + kAhead < count) prefetch(features + in[i + kAhead] * channels, channels);
     const T* x = features + in[i] * channels + channel;
     const T* dy = cotangent + out[i] * stride + column;
     V value[kWidth];

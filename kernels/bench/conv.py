@@ -214,7 +214,7 @@ def growth(channels=32):
             lambda f=forward, x=x, w=w, k=kmap: f(x, w, k),
             lambda f=both, x=x, w=w, k=kmap: f(x, w, x, k),
         )
-        times = [seconds(run, repeat=5) / count * 1e9 for run in runs]
+        times = [seconds(run, repeat=25) / count * 1e9 for run in runs]
         print(f"{count:10,}" + "".join(f"{t:9.0f}" for t in times), flush=True)
 
 
