@@ -109,7 +109,7 @@ def read_scan(source: OwnScans, folder: Path) -> Scene:
 
 def _predict(trained: Trained, scene: Scene, *, tta: int, views: int) -> tuple[Array, Array]:
     """[N] class and [N] probability."""
-    from haskd_jax.train.evaluation import predict_scene
+    from haskd_jax.train.prediction import predict_scene
 
     found = predict_scene(*trained, scene, tta=tta, views=views)
     labels = np.argmax(found, axis=1)

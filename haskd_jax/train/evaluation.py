@@ -1,4 +1,4 @@
-"""What a network is worth: predictions for every point of whole scenes, and their record.
+"""What a network is worth: how well it predicts the points of whole scenes, and the record of it.
 
 See docs/evaluation.md for what the numbers mean.
 """
@@ -6,7 +6,6 @@ See docs/evaluation.md for what the numbers mean.
 import functools
 import math
 import timeit
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,28 +15,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Array, Float, Float32, Float64, Int16, Int64, PyTree
+from jaxtyping import Float32, Float64, Int16, Int64, PyTree
 
 import haskd_jax
 from haskd_jax.data import Scene, load_scene
 from haskd_jax.data.few_labels import FewLabels
-from haskd_jax.data.fragments import fragments
-from haskd_jax.data.loader_batch import Batch
 from haskd_jax.data.prepared import scans_digest
-from haskd_jax.data.transforms import spread_views
 from haskd_jax.digest import digest
 from haskd_jax.files import write_json
 from haskd_jax.train import metrics
-from haskd_jax.train.card import ModelCard
-from haskd_jax.train.inputs import make_inputs
-from haskd_jax.train.networks import Network, make_network
+from haskd_jax.train.networks import Network
+from haskd_jax.train.prediction import MOST_VOXELS, Weights, on_device, predict_on, whole
 
 HostArray = np.ndarray
-Weights = tuple[PyTree, PyTree]  # params, state
-
-# Voxels of a fragment: SpUNet on so many stays within 4 GB of memory, see docs/evaluation.md. Just
-# below a rung of the ladder of capacities.
-MOST_VOXELS = 470_000
 
 
 class ScenePrediction(NamedTuple):
@@ -113,141 +103,6 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def predict_scene(
-    network: Network,
-    params: PyTree,
-    state: PyTree,
-    scene: Scene,
-    *,
-    ensemble: Sequence[Weights] = (),
-    tta: int = 1,
-    views: int = 0,
-    chosen_frames: Sequence[int] | None = None,
-    most: int | None = MOST_VOXELS,
-) -> Float32[HostArray, "N C"]:
-    """Class probabilities of every point, the mean over all fragments and members.
-
-    One compilation for each capacity; capacities are few, see `data.fragments.padded`.
-
-    Args:
-        network: A student or a teacher.
-        params: Its parameters.
-        state: Its running statistics.
-        scene: The scene, with any number of points.
-        ensemble: Weights of further members, of the same network.
-        tta: See `data.fragments.motions`.
-        views: Frames that a teacher sees; a student sees none.
-        chosen_frames: In order of preference, of which the first `views` are taken; None spreads
-            them over the sequence.
-        most: Voxels of a fragment; larger scenes are cut into overlapping crops.
-
-    Returns:
-        [N, C] float32, rows sum to 1.
-
-    Raises:
-        ValueError: An argument out of range, or weights that give numbers that are not finite.
-    """
-    device = jax.local_devices()[0]
-    members = [_on_device(_whole(member), device) for member in ((params, state), *ensemble)]
-    return _predict(network, members, device, scene, tta, views, chosen_frames, most)
-
-
-def _predict(
-    network: Network,
-    members: Sequence[Weights],
-    device: jax.Device,
-    scene: Scene,
-    tta: int,
-    views: int,
-    chosen_frames: Sequence[int] | None,
-    most: int | None,
-) -> Float32[HostArray, "N C"]:
-    """`predict_scene` on the device that holds the members."""
-    network = _of_card(network.card)
-    total = np.zeros((len(scene.points), len(network.card.classes)), np.float32)
-    count = np.zeros(len(scene.points), np.int32)
-    views, chosen, size = _frames(network, scene, views, chosen_frames)
-    for fragment in fragments(
-        scene,
-        voxel_size=network.card.voxel_size,
-        levels=network.levels,
-        most=most,
-        tta=tta,
-        views=views,
-        chosen_frames=chosen,
-        image_size=size,
-    ):
-        held = fragment.row >= 0
-        row = fragment.row[held]
-        batch = jax.device_put(fragment.batch, device)
-        for member in members:
-            found = np.asarray(_probabilities(network, fragment.capacity, *member, batch))
-            if not np.isfinite(found).all():
-                raise ValueError(
-                    f"params: of scene {scene.name} they make probabilities that are not finite: "
-                    "the training diverged; take an earlier checkpoint"
-                )
-            if held.all():
-                total += found[row]
-            else:
-                total[held] += found[row]
-            count += held
-    total /= count[:, None].astype(np.float32)
-    return total
-
-
-@functools.cache
-def _of_card(card: ModelCard) -> Network:
-    """One network for all of a card: arms of a study, experts and students share compilations."""
-    return make_network(card)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _probabilities(
-    network: Network, capacity: tuple[int, ...], params: PyTree, state: PyTree, batch: Batch
-) -> Float[Array, "V C"]:
-    inputs = make_inputs(batch, capacity, tolerance=network.tolerance)
-    output, _ = network.forward(params, state, inputs, train=False)
-    # Padding rows may hold anything; nobody asks for them.
-    return jax.numpy.where(inputs.grid.mask[:, None], jax.nn.softmax(output.logits), 0)
-
-
-def _whole(weights: Weights) -> Weights:
-    """The weights in arrays that this process can read. All processes call it together."""
-
-    def one(leaf):
-        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
-            return leaf
-        if leaf.is_fully_replicated:
-            return leaf.addressable_data(0)
-        return multihost_utils.process_allgather(leaf, tiled=True)
-
-    return jax.tree.map(one, weights)
-
-
-def _on_device(weights: Weights, device: jax.Device) -> Weights:
-    return jax.tree.map(lambda leaf: jax.device_put(leaf, device), weights)
-
-
-def _frames(
-    network: Network, scene: Scene, views: int, chosen: Sequence[int] | None
-) -> tuple[int, Sequence[int], tuple[int, int]]:
-    """How many frames the batches hold, which ones, and their size."""
-    if views < 0:
-        raise ValueError(f"views: {views}, expected 0 or more")
-    if network.tolerance is None or not views:
-        return 0, (), (0, 0)
-    if not len(scene.frames):
-        warnings.warn(
-            f"scene {scene.name} has no frames: the teacher sees its points alone", stacklevel=3
-        )
-        return 0, (), (0, 0)
-    if chosen is None:
-        chosen = [int(i) for i in spread_views(len(scene.frames), views)]
-    height, width = scene.frames.colour.shape[1:3]
-    return views, chosen, (height, width)
-
-
 def evaluate(
     network: Network,
     params: PyTree,
@@ -276,8 +131,8 @@ def evaluate(
     devices.
 
     Args:
-        network: As for `predict_scene`; so are `params`, `state`, `ensemble`, `tta`, `views` and
-            `most`.
+        network: As for `prediction.predict_scene`; so are `params`, `state`, `ensemble`, `tta`,
+            `views` and `most`.
         params: Its parameters.
         state: Its running statistics.
         root: The prepared root.
@@ -309,12 +164,12 @@ def evaluate(
     classes = network.card.classes
     views = views if network.tolerance is not None else 0
     devices = jax.local_devices()
-    whole = [_whole(member) for member in ((params, state), *ensemble)]
-    members = {device: [_on_device(member, device) for member in whole] for device in devices}
+    all_members = [whole(member) for member in ((params, state), *ensemble)]
+    members = {device: [on_device(one, device) for one in all_members] for device in devices}
 
     def predict(scene: Scene, device: jax.Device) -> Float32[HostArray, "N C"]:
         chosen = None if selection is None else selection.get(scene.name, ())
-        return _predict(network, members[device], device, scene, tta, views, chosen, most)
+        return predict_on(network, members[device], device, scene, tta, views, chosen, most)
 
     def load(name: str) -> Scene:
         if views and selection is not None and name not in selection:

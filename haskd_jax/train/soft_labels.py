@@ -10,8 +10,8 @@ from jaxtyping import Float, PyTree
 
 from haskd_jax.data import load_scene
 from haskd_jax.files import write_array
-from haskd_jax.train.evaluation import predict_scene
 from haskd_jax.train.networks import Network
+from haskd_jax.train.prediction import predict_scene
 
 Array = np.ndarray
 _LEAST = -16.0  # float16 has digits to spare there, and e^-16 is nothing to learn

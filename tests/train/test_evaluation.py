@@ -16,9 +16,10 @@ from haskd_jax.data.fragments import motions
 from haskd_jax.data.loader_batch import collate
 from haskd_jax.data.prepared import scans_digest
 from haskd_jax.data.transforms import move, sample_of
-from haskd_jax.train import evaluation, metrics
-from haskd_jax.train.evaluation import class_iou, evaluate, predict_scene
+from haskd_jax.train import evaluation, metrics, prediction
+from haskd_jax.train.evaluation import class_iou, evaluate
 from haskd_jax.train.inputs import make_inputs
+from haskd_jax.train.prediction import predict_scene
 from haskd_jax.train.records import write_predictions, write_submission
 from tests.train.trained import (
     CLASSES,
@@ -126,9 +127,9 @@ def test_evaluate_sums_over_scenes_and_says_how(student, root):
     for name in ("one", "two"):
         scene = load_scene(root / name)
         said = predict_scene(network, params, state, scene).argmax(axis=1)
-        for label, prediction in zip(scene.label, said, strict=True):
+        for label, answer in zip(scene.label, said, strict=True):
             if label >= 0:
-                expected[label, prediction] += 1
+                expected[label, answer] += 1
     seen = {}
     result = evaluate(
         network, params, state, root, ("one", "two", "unlabelled"), split="val", step=7,
@@ -145,7 +146,7 @@ def test_evaluate_sums_over_scenes_and_says_how(student, root):
         "scans": scans_digest(root, ("one", "two", "unlabelled")),
         "unit": "points",
         "voxel_size": VOXEL_SIZE, "tta": 1, "views": 0, "frames": None, "ensemble": 1,
-        "crop_voxels": evaluation.MOST_VOXELS, "checkpoint": "last", "step": 7, "commit": None,
+        "crop_voxels": prediction.MOST_VOXELS, "checkpoint": "last", "step": 7, "commit": None,
         "package": record["protocol"]["package"],
     }  # fmt: skip
     assert record["miou"] == pytest.approx(metrics.mean_iou(expected))
@@ -168,7 +169,7 @@ def test_the_time_of_a_scene_is_the_least_of_five(student, root, monkeypatch):
 def test_scenes_are_dealt_to_all_devices(student, root, monkeypatch):
     network, params, state = student
     used = {}
-    probabilities = evaluation._probabilities
+    probabilities = prediction._probabilities
 
     def record(network, capacity, params, state, batch):
         found = probabilities(network, capacity, params, state, batch)
@@ -176,7 +177,7 @@ def test_scenes_are_dealt_to_all_devices(student, root, monkeypatch):
         return found
 
     alone = [predict_scene(*student, load_scene(root / name)) for name in ("one", "unlabelled")]
-    monkeypatch.setattr(evaluation, "_probabilities", record)
+    monkeypatch.setattr(prediction, "_probabilities", record)
     seen = {}
     evaluate(
         network, params, state, root, ("one", "unlabelled"), split="val",

@@ -9,8 +9,8 @@ import pytest
 
 from haskd_jax.data import Scene
 from haskd_jax.experiments import export_cli
-from haskd_jax.train.evaluation import predict_scene
 from haskd_jax.train.export import export_student
+from haskd_jax.train.prediction import predict_scene
 from tests.train.trained import (
     CLASSES,
     VOXEL_SIZE,

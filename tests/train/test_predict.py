@@ -10,7 +10,7 @@ from haskd_jax.data import Scene
 from haskd_jax.data.own import OwnScans
 from haskd_jax.data.palettes import palette
 from haskd_jax.experiments.predict_cli import main, read_scan
-from haskd_jax.train.evaluation import predict_scene
+from haskd_jax.train.prediction import predict_scene
 from tests.data import raw
 from tests.train.trained import (
     CLASSES,

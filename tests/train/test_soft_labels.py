@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jax.experimental import multihost_utils
 
 from haskd_jax.data import load_scene
-from haskd_jax.train.evaluation import predict_scene
+from haskd_jax.train.prediction import predict_scene
 from haskd_jax.train.soft_labels import predict_soft_labels, to_log
 from tests.train.trained import make_teacher, weights, write_root
 
