@@ -53,7 +53,7 @@ int64_t forward_tile_rows(int64_t rows, int64_t threads) {
 struct Pairs {
   std::vector<int32_t> in, out;
 
-  explicit Pairs(int64_t rows) : in(rows + kPairsSlack), out(rows + kPairsSlack) {}
+  explicit Pairs(int64_t rows) : in(rows), out(rows) {}
 };
 
 template <ffi::DataType kType, typename T>

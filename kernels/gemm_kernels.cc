@@ -74,7 +74,8 @@ int64_t collect_pairs(const int32_t* neighbours, int64_t rows, int64_t inputs, i
                       int32_t* out) {
   int64_t count = 0, i = 0;
 #if defined(__AVX512F__)
-  // Sixteen at a time. The compressed vector is stored whole: a store of a part is microcode.
+  // Sixteen at a time. The compressed vector is stored whole, as a store of a part is microcode;
+  // there is room, as the pairs so far are at most the rows so far.
   const __m512i limit = _mm512_set1_epi32(static_cast<int32_t>(inputs));
   __m512i row = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
   for (; i + 16 <= rows; i += 16, row = _mm512_add_epi32(row, _mm512_set1_epi32(16))) {

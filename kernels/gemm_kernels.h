@@ -10,8 +10,6 @@
 
 namespace haskd {
 
-constexpr int64_t kPairsSlack = 16;
-
 template <typename T>
 struct GemmKernels {
   // Columns rounded up to whole vectors: the row length of packed weights and of accumulators.
@@ -22,8 +20,8 @@ struct GemmKernels {
   void (*pack)(const T* weights, int64_t channels, int64_t columns, T* packed);
 
   // The pairs of one offset, dense and in order: out[p] = i and in[p] = neighbours[i] for every i in
-  // [0, rows) whose neighbour is in [0, inputs). Returns how many they are. `in` and `out` have room
-  // for rows + kPairsSlack, the last of which may be overwritten.
+  // [0, rows) whose neighbour is in [0, inputs). Returns how many they are. `in` and `out` have `rows`
+  // places; those after the pairs are left with anything.
   int64_t (*collect_pairs)(const int32_t* neighbours, int64_t rows, int64_t inputs, int32_t* in,
                            int32_t* out);
 
