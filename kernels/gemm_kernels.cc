@@ -103,9 +103,16 @@ void prefetch(const T* row, int64_t channels) {
   for (int64_t c = 0; c < channels; c += kLine) __builtin_prefetch(row + c);
 }
 
+// A panel of weights, kWidth vectors wide: its rows are `stride` values apart.
+template <typename T>
+struct Panel {
+  const T* data;
+  int64_t stride;
+};
+
 // A register block: kRows gathered rows times a panel of kWidth vectors.
 template <typename T, int kWidth, int kRows>
-void multiply_block(const T* features, const int32_t* in, const int32_t* out, const T* panel,
+void multiply_block(const T* features, const int32_t* in, const int32_t* out, Panel<T> panel,
                     int64_t channels, T* accumulators, int64_t stride) {
   using V = typename Vector<T>::type;
   constexpr int kLanes = Vector<T>::width;
@@ -119,7 +126,7 @@ void multiply_block(const T* features, const int32_t* in, const int32_t* out, co
   for (int64_t c = 0; c < channels; ++c) {
     V weight[kWidth];
     for (int w = 0; w < kWidth; ++w) {
-      weight[w] = *reinterpret_cast<const V*>(panel + (c * kWidth + w) * kLanes);
+      weight[w] = *reinterpret_cast<const V*>(panel.data + c * panel.stride + w * kLanes);
     }
     for (int r = 0; r < kRows; ++r) {
       const T x = row[r][c];
@@ -134,7 +141,7 @@ void multiply_block(const T* features, const int32_t* in, const int32_t* out, co
 
 template <typename T, int kWidth, int kRows>
 void multiply_rest(const T* features, const int32_t* in, const int32_t* out, int64_t count,
-                   const T* panel, int64_t channels, T* accumulators, int64_t stride) {
+                   Panel<T> panel, int64_t channels, T* accumulators, int64_t stride) {
   if constexpr (kRows > 0) {
     if (count == kRows) {
       multiply_block<T, kWidth, kRows>(features, in, out, panel, channels, accumulators, stride);
@@ -147,7 +154,7 @@ void multiply_rest(const T* features, const int32_t* in, const int32_t* out, int
 
 template <typename T, int kWidth>
 void multiply_panel(const T* features, const int32_t* in, const int32_t* out, int64_t count,
-                    const T* panel, int64_t channels, T* accumulators, int64_t stride,
+                    Panel<T> panel, int64_t channels, T* accumulators, int64_t stride,
                     bool first_panel) {
   constexpr int kRows = kAccumulators / kWidth;
   int64_t i = 0;
@@ -166,10 +173,11 @@ void multiply_panel(const T* features, const int32_t* in, const int32_t* out, in
 
 template <typename T>
 void multiply(const T* features, const int32_t* in, const int32_t* out, int64_t count,
-              const T* packed, int64_t channels, int64_t columns, T* accumulators) {
+              const T* weights, bool packed, int64_t channels, int64_t columns, T* accumulators) {
   const int64_t stride = padded_columns<T>(columns);
   for_each_panel<T>(columns, kMaxPanel, [&](int64_t first, int64_t width) {
-    const T* panel = packed + first * channels;
+    const Panel<T> panel = packed ? Panel<T>{weights + first * channels, width * Vector<T>::width}
+                                  : Panel<T>{weights + first, columns};
     const auto run = [&](auto* multiply_panel) {
       multiply_panel(features, in, out, count, panel, channels, accumulators + first, stride,
                      first == 0);

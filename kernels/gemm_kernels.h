@@ -26,9 +26,11 @@ struct GemmKernels {
                            int32_t* out);
 
   // accumulators[out[p], :] += features[in[p], :] @ weights for p in [0, count).
-  // Rows of the features hold `channels` values, those of the accumulators padded_columns.
+  // Rows of the features hold `channels` values, those of the accumulators padded_columns. Weights
+  // are packed, or as they are where columns are whole vectors.
   void (*multiply)(const T* features, const int32_t* in, const int32_t* out, int64_t count,
-                   const T* packed, int64_t channels, int64_t columns, T* accumulators);
+                   const T* weights, bool packed, int64_t channels, int64_t columns,
+                   T* accumulators);
 
   // gradient[c, :] += sum_p features[in[p], c] * cotangent[out[p], :], p in [0, count). Rows of
   // `cotangent` and of `gradient` hold padded_columns values.
