@@ -8,7 +8,7 @@ from typing import Literal
 ArmName = Literal[
     "plain", "cyclic", "ihd_uniform", "ihd", "ihd_cyclic", "asd", "haskd", "snapshots", "ensemble",
     "ihd_points", "mean_snapshots", "smoothing",
-    "teacher", "teacher_uniform", "teacher_random", "teacher_points",
+    "teacher", "teacher_uniform", "teacher_random",
 ]  # fmt: skip
 
 
@@ -21,7 +21,7 @@ class Arm:
         role: Teachers are trained before students; ensembles are evaluated, and train what they
             lack.
         views: How a teacher's images are chosen; None for networks of points alone.
-        teacher: The arm that teaches it.
+        teacher: The arm that teaches it. A teacher of points alone is a student alone.
         cyclic: Whether its schedule has cycles, which leave snapshots. So it has where an arm's own
             snapshots teach it.
         asd: Whether snapshots teach it: each the classes it is adept at, or all alike.
@@ -45,7 +45,6 @@ ARMS: Mapping[ArmName, Arm] = MappingProxyType(
         "teacher": Arm("teacher, images chosen by IOF", "teacher", views="iof"),
         "teacher_uniform": Arm("teacher, images uniform in time", "teacher", views="uniform"),
         "teacher_random": Arm("teacher, random images", "teacher", views="random"),
-        "teacher_points": Arm("teacher of points alone", "teacher"),
         "plain": Arm("student alone"),
         "cyclic": Arm("student alone, cyclic schedule", cyclic=True),
         "ihd_uniform": Arm("IHD, images uniform in time", teacher="teacher_uniform"),
@@ -62,7 +61,7 @@ ARMS: Mapping[ArmName, Arm] = MappingProxyType(
             "ensemble of the cyclic student's snapshots", "ensemble", snapshots="cyclic"
         ),
         "ensemble": Arm("ensemble of students trained apart", "ensemble"),
-        "ihd_points": Arm("control: taught by the teacher of points", teacher="teacher_points"),
+        "ihd_points": Arm("control: taught by a student alone", teacher="plain"),
         "mean_snapshots": Arm(
             "control: taught by all snapshots alike", asd="mean", snapshots="cyclic"
         ),

@@ -32,7 +32,7 @@ class Comparison:
 COMPARISONS = (
     Comparison("teacher", "teacher_uniform", "IOF's choice of views against views uniform in time"),
     Comparison("teacher", "teacher_random", "IOF's choice of views against random views"),
-    Comparison("teacher", "teacher_points", "what images bring to the teacher"),
+    Comparison("teacher", "plain", "what images bring to the teacher"),
     Comparison("ihd", "plain", "IHD"),
     Comparison("ihd", "ihd_points", "what images bring to the student"),
     Comparison("ihd", "ihd_uniform", "what IOF brings to the student"),
