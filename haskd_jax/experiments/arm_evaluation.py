@@ -1,0 +1,115 @@
+"""Evaluates the arms of an experiment: stage evaluate."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from haskd_jax.data.few_labels import FewLabels
+from haskd_jax.data.prepared import read_json, scans_digest
+from haskd_jax.experiments.arm_setup import ArmSetup
+from haskd_jax.experiments.arms import ARMS, Arm, ArmName
+from haskd_jax.experiments.progress import bar
+from haskd_jax.train.evaluation import class_iou, evaluate
+from haskd_jax.train.image_encoders import encoder_in_words
+from haskd_jax.train.networks import Network
+from haskd_jax.train.records import write_predictions
+
+EVALUATION = "evaluation.json"
+
+
+def evaluate_arm(setup: ArmSetup, name: ArmName) -> None:
+    """Evaluates an arm on the test scenes, unless it is evaluated already.
+
+    Args:
+        setup: The experiment.
+        name: The arm; if it is not trained to its end, that is said, and no more.
+    """
+    arm, experiment, scenes = ARMS[name], setup.experiment, setup.scenes
+    folder = experiment.out / name
+    trainings = setup.trainings(name)
+    missing = [training for training in trainings if not (training / "weights").exists()]
+    if missing:
+        setup.console.print(
+            f"[yellow]warning[/yellow] {missing[0]}: not trained to its end, so {name} is not "
+            "evaluated"
+        )
+        return
+    cycles = experiment.train.optimizer.cycles
+    views = setup.views(arm)
+    wanted = {
+        "split": scenes.split,
+        "scans": scans_digest(scenes.root, scenes.test),
+        "checkpoint": "last",
+        "step": setup.config(arm).steps,
+        "ensemble": cycles if name == "snapshots" else len(trainings),
+        "tta": experiment.tta,
+        "views": views.get("views", 0),
+    }
+    path = folder / EVALUATION
+    if path.exists() and read_json(path)["protocol"].items() >= wanted.items():
+        return
+    network, (first, *others) = setup.load(name)
+    pictured = scenes.test[: experiment.pictures]
+    done = 0
+    with bar(setup.console, f"evaluate {name}", len(scenes.test)) as show:
+
+        def on_scene(found) -> None:
+            nonlocal done
+            done += 1
+            show(done, {})
+            if found.scene.name in pictured:
+                write_predictions(folder / "predictions", found.scene.name, found.predictions)
+
+        found = evaluate(
+            network,
+            *first,
+            scenes.root,
+            scenes.test,
+            split=scenes.split,
+            labels=_labels_in_words(setup),
+            encoder=encoder_in_words(experiment.encoder)
+            if experiment.encoder is not None and setup.sees(arm)
+            else None,
+            step=wanted["step"],
+            commit=read_json(trainings[0] / "config.json").get("commit"),
+            ensemble=others,
+            tta=experiment.tta,
+            on_scene=on_scene,
+            **views,
+        )
+    if jax.process_index() == 0:
+        found.write(path)
+    setup.console.print(f"{name}: {arm.text}: mIoU {100 * found.miou:.1f}")
+
+
+def calibrate(setup: ArmSetup, network: Network, arm: Arm, params: PyTree, state: PyTree):
+    """The IoU of every class on the calibration scenes, and its points, see `class_iou`."""
+    return class_iou(
+        network,
+        params,
+        state,
+        setup.scenes.root,
+        setup.scenes.calibration,
+        few_labels=FewLabels(points=setup.experiment.scenes.labelled_points),
+        **setup.views(arm),
+    )
+
+
+def quick_evaluation(
+    setup: ArmSetup, network: Network, arm: Arm, params: PyTree, state: PyTree
+) -> dict[str, Any]:
+    """What a training's log keeps, of the calibration scenes: test scenes are looked at once, at
+    the end."""
+    iou, counts = calibrate(setup, network, arm, params, state)
+    return {"split": "calibration", "miou": float(np.mean(iou[counts > 0])), "iou": iou}
+
+
+def _labels_in_words(setup: ArmSetup) -> str:
+    """Which labels the training saw."""
+    scenes, config = setup.scenes, setup.experiment.scenes
+    text = f"{len(scenes.labelled)} of {len(scenes.labelled) + len(scenes.unlabelled)} scenes"
+    if config.labelled_points is not None:
+        text += f", {config.labelled_points} points each"
+    return f"{text}, {len(scenes.calibration)} more for calibration"

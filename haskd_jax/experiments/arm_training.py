@@ -1,0 +1,231 @@
+"""Trains the arms of an experiment: stages teacher and student."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import msgspec
+
+from haskd_jax.data.few_labels import FewLabels
+from haskd_jax.data.loader import Loader
+from haskd_jax.data.prepared import read_json
+from haskd_jax.experiments.arm_evaluation import EVALUATION, calibrate, quick_evaluation
+from haskd_jax.experiments.arm_setup import ArmSetup, all_here
+from haskd_jax.experiments.arms import ARMS, Arm, ArmName
+from haskd_jax.experiments.progress import bar
+from haskd_jax.experiments.recipes import recipe_of
+from haskd_jax.files import PARTIAL, write_json
+from haskd_jax.train.card import write_card
+from haskd_jax.train.experts import with_experts
+from haskd_jax.train.image_encoders import read_encoder, with_encoder
+from haskd_jax.train.loop import fit
+from haskd_jax.train.mesh import DATA
+from haskd_jax.train.networks import Network, make_network
+from haskd_jax.train.objectives import Guides
+from haskd_jax.train.soft_labels import predict_soft_labels
+from haskd_jax.train.step import Task
+
+_CONFIG = "config.json"
+
+
+def train_arm(setup: ArmSetup, name: ArmName) -> None:
+    """Trains an arm, unless it is trained already; what it needs is there.
+
+    Args:
+        setup: The experiment.
+        name: The arm.
+
+    Raises:
+        ValueError: It is there with another configuration.
+    """
+    if ARMS[name].role != "ensemble":
+        _train(setup, name, setup.experiment.out / name, setup.experiment.seed)
+    elif name == "ensemble":
+        for folder, seed in setup.members():
+            _train(setup, "plain", folder, seed)
+
+
+def _train(setup: ArmSetup, name: ArmName, folder: Path, seed: int) -> None:
+    arm, experiment = ARMS[name], setup.experiment
+    resolved = _resolved(setup, name, seed)
+    done = _is_done(setup, folder, resolved)
+    all_here(f"{folder} was looked at")  # before the first process writes to it
+    if done:
+        return
+    network = make_network(setup.card(arm), axis_name=DATA)
+    if experiment.encoder is not None and arm.views is not None:
+        network = with_encoder(network, experiment.encoder)
+    # A teacher that teaches offline is asked here, once; else it runs beside the student.
+    offline = experiment.ihd.teaching == "offline"
+    teacher, guides = None, Guides()
+    if arm.teacher is not None and not offline:
+        teacher, (weights,) = setup.load(arm.teacher)
+        guides = Guides(teacher=weights)
+    taught = experiment.ihd.weight if arm.teacher is not None else 0.0
+    task = Task(
+        network,
+        setup.config(arm),
+        seed=seed,
+        teacher=teacher,
+        ihd=replace(experiment.ihd, weight=taught),
+        asd=replace(experiment.asd, weight=experiment.asd.weight if arm.asd else 0.0),
+        alike=arm.asd == "mean",
+    )
+    source = setup.snapshots(arm)
+    if source not in (None, "online"):
+        experts = setup.load_snapshots(source, network)
+        guides = with_experts(guides, experts, len(experts), task)
+    # Before the capacities, which are measured for this configuration.
+    if jax.process_index() == 0:
+        write_json(folder / _CONFIG, {**resolved, "commit": setup.commit})
+        write_card(folder, setup.card(arm))
+    soft = _soft_labels(setup, arm.teacher) if arm.teacher is not None and offline else None
+    loader = _loader(setup, arm, network, soft, folder, seed)
+    shown = folder.relative_to(experiment.out).as_posix()
+    with bar(setup.console, shown, task.config.steps) as show:
+        fit(
+            task,
+            loader,
+            folder,
+            mesh=setup.mesh,
+            guides=guides,
+            online=source == "online",
+            calibrate=partial(calibrate, setup, network, arm),
+            evaluate=partial(quick_evaluation, setup, network, arm),
+            show=show,
+            wandb=experiment.wandb,
+        )
+    all_here(f"{folder} is trained")  # its weights are there before any process asks for them
+
+
+def _resolved(setup: ArmSetup, name: ArmName, seed: int) -> dict[str, Any]:
+    """All that decides what a training becomes, as config.json keeps it."""
+    arm, experiment, scenes = ARMS[name], setup.experiment, setup.scenes
+    encoder = experiment.encoder if arm.views is not None else None
+    resolved = {
+        "arm": name,
+        "seed": seed,
+        "card": msgspec.to_builtins(setup.card(arm)),
+        "train": msgspec.to_builtins(setup.config(arm)),
+        "scenes": msgspec.to_builtins(experiment.scenes, enc_hook=str),
+        "scans": scenes.digest,
+        "labelled": scenes.labelled,
+        "unlabelled": setup.unlabelled(arm) or None,
+        "calibration": scenes.calibration,
+        "views": msgspec.to_builtins(experiment.views) if setup.sees(arm) else None,
+        "encoder": None if encoder is None else read_encoder(encoder),
+        "ihd": msgspec.to_builtins(experiment.ihd) if arm.teacher else None,
+        "asd": msgspec.to_builtins(experiment.asd) if arm.asd else None,
+        "snapshots": setup.snapshots(arm),
+        # A student of a teacher that was trained anew is another student.
+        "teacher": read_json(experiment.out / arm.teacher / _CONFIG) if arm.teacher else None,
+    }
+    return json.loads(json.dumps(resolved))  # tuples become lists, as in the file
+
+
+def _is_done(setup: ArmSetup, folder: Path, resolved: Mapping[str, Any]) -> bool:
+    path = folder / _CONFIG
+    if path.exists():
+        found = read_json(path)
+        found.pop("commit", None)  # other code may train the same
+        if found == resolved:
+            return (folder / "weights").exists()
+        held = f"a training with another {', '.join(_differing(found, resolved))}"
+    elif (folder / "checkpoints").exists():
+        held = "checkpoints, but no config.json that says of which training"
+    else:
+        return False
+    if not setup.experiment.overwrite:
+        raise ValueError(f"{folder} holds {held}: give another --out, or --overwrite to redo it")
+    setup.console.print(f"{folder}: it held {held}; trained anew")
+    all_here(f"{folder} is another's")
+    if jax.process_index() == 0:
+        _remove(setup, folder)
+    return False
+
+
+def _remove(setup: ArmSetup, folder: Path) -> None:
+    """Removes a training and what ensembles scored with it, so that no kill leaves a part."""
+    for ensemble in (name for name, arm in ARMS.items() if arm.role == "ensemble"):
+        (setup.experiment.out / ensemble / EVALUATION).unlink(missing_ok=True)
+    doomed = folder.with_name(f"{PARTIAL}{folder.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _loader(
+    setup: ArmSetup, arm: Arm, network: Network, soft: Path | None, folder: Path, seed: int
+) -> Loader:
+    scenes, config = setup.scenes, setup.config(arm)
+    names = labelled = scenes.labelled
+    groups: tuple[tuple[int, int], ...] = ((len(labelled), config.batch_size),)
+    unlabelled = setup.unlabelled(arm)
+    if unlabelled:
+        # As many labelled scenes a batch as without the others, which come on top.
+        names = (*labelled, *unlabelled)
+        groups = (*groups, (len(unlabelled), config.unlabelled or config.batch_size))
+    framed = bool(scenes.framed & set(names))
+    if setup.sees(arm) and not framed:
+        setup.console.print(
+            "[yellow]warning[/yellow] no scene has frames: the teacher is one of points alone, "
+            "and what images tell is lost"
+        )
+    sees = setup.sees(arm) and framed and soft is None
+    views = arm.views or (ARMS[arm.teacher].views if arm.teacher else None)
+    loader = Loader(
+        scenes.root,
+        names,
+        recipe=recipe_of(setup.experiment.scenes),
+        batch_size=sum(places for _, places in groups),
+        groups=groups,
+        seed=seed,
+        levels=network.levels,
+        few_labels=FewLabels(frozenset(labelled), setup.experiment.scenes.labelled_points),
+        views=setup.experiment.views.num_views if sees else 0,
+        selection=setup.selections[views] if sees and views is not None else None,
+        soft=soft,
+        processes=setup.mesh.size,
+    )
+    # Kept, so that a resumed run compiles the same shapes and measures nothing.
+    path = folder / "capacities.json"
+    if path.exists():
+        found = tuple(tuple(size) for size in read_json(path))
+        return replace(loader, capacities=found)
+    # On the order of one seed: runs of other seeds then compile the same shapes.
+    measured = replace(loader, seed=0).measured(batches=16, buckets=config.buckets)
+    loader = replace(loader, capacities=measured.capacities)
+    if jax.process_index() == 0:
+        write_json(path, loader.capacities)
+    return loader
+
+
+def _soft_labels(setup: ArmSetup, name: ArmName) -> Path:
+    """The folder of what a teacher says of every training scene; made where it is missing."""
+    tta = setup.experiment.ihd.tta
+    folder = setup.experiment.out / name / f"soft_tta{tta}"
+    names = (*setup.scenes.labelled, *setup.scenes.unlabelled)
+    network, (weights,) = setup.load(name)
+    with bar(setup.console, f"{name} predicts", len(names)) as show:
+        predict_soft_labels(
+            folder, network, *weights, setup.scenes.root, names,
+            tta=tta, on_scene=lambda done: show(done, {}), **setup.views(ARMS[name]),
+        )  # fmt: skip
+    return folder
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Names of the values that differ, with their path."""
+    names = []
+    for name in sorted(one.keys() | other.keys()):
+        a, b = one.get(name), other.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            names += _differing(a, b, f"{prefix}{name}.")
+        elif a != b:
+            names.append(f"{prefix}{name}")
+    return names
