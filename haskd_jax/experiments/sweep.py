@@ -281,6 +281,9 @@ def _start(job: Job, cores: Sequence[int]) -> _Running:
 
 def _child() -> int:
     """Does the job that standard input holds, in a process of its own."""
+    from haskd_jax.sparse import keep_freed_memory
+
+    keep_freed_memory()  # before there is a second thread: it would have an arena that is not kept
     given = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.argv = given["argv"]  # the command that the record names
