@@ -15,7 +15,8 @@ def keep_freed_memory() -> bool:
     XLA on CPU allocates a program's buffers anew at every run. By default glibc gives large ones
     back to the operating system, which then clears every page again at the next run: 10 to 20 % of
     a training step. The price is that the process stays as large as it was at its largest. Call
-    it before anything else of JAX: threads that run already keep what they have.
+    it before anything else of JAX and before threads are begun: those that run already have memory
+    of their own, which is not kept and which later ones come to share.
 
     Returns:
       True where it took effect.

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 
+import msgspec
 import numpy as np
 import pytest
 from scipy import stats
@@ -285,3 +286,39 @@ def test_the_page_runs_as_it_stands(root, written, tmp_path, monkeypatch, capsys
     exec(compile(code, "sweeps.md", "exec"), {})
     said = capsys.readouterr().out
     assert said.startswith("cyclic - plain: ") and "not told apart" in said
+
+
+_IN_CHILD = """
+import ctypes, sys, threading
+from haskd_jax.experiments import sweep
+
+def run(experiment):
+    for _ in range(8):
+        thread = threading.Thread(target=lambda: bytearray(100_000))
+        thread.start()
+        thread.join()
+    ctypes.CDLL(None).malloc_stats()
+    return 0
+
+sweep.run = run
+sys.exit(sweep._child())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's memory is kept")
+def test_all_threads_of_a_seed_keep_freed_memory():
+    """One that began before would have an arena of its own, which later ones share and empty."""
+    given = {
+        "experiment": msgspec.to_builtins(synthrooms.DEBUG, enc_hook=str),
+        "module": "haskd_jax.experiments.synthrooms",
+        "class": "SynthRoomsExperiment",
+        "argv": ["seed"],
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", _IN_CHILD], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        child.stdin.write(json.dumps(given) + "\n")
+        child.stdin.flush()  # it stays open: its end would end the child
+        said = child.stderr.read()
+    assert child.returncode == 0, said
+    assert re.findall("^Arena [0-9]+", said, re.MULTILINE) == ["Arena 0"], said
