@@ -144,7 +144,7 @@ def _all_jobs(
     for select in selects:
         for seed in seeds:
             _copy_selections(select.experiment.out, seed.experiment.out)
-    setting = setting_in_words(experiment.scenes, experiment.encoder)
+    setting = setting_in_words(experiment)
     done: dict[int, tuple[Job, SeedResults]] = {}
 
     def on_seed(job: Job, code: int) -> None:

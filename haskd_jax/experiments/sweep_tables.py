@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
-from haskd_jax.experiments.config import ScenesConfig
+from haskd_jax.experiments.config import Experiment
 from haskd_jax.files import write_whole
 from haskd_jax.report.comparisons import RARE, compare, rare_classes, with_rare_classes
 from haskd_jax.report.run_folder import Arm, read_run, training_seconds
@@ -31,24 +31,25 @@ class SeedResults(NamedTuple):
     points: Int64[np.ndarray, " C"]
 
 
-def setting_in_words(scenes: ScenesConfig, encoder: Path | None = None) -> str:
-    """Which labels the training sees.
+def setting_in_words(experiment: Experiment) -> str:
+    """Which network trains, and which labels it and its teachers' image encoder see.
 
     Args:
-        scenes: The scenes of the experiment.
-        encoder: The image encoder of its teachers, if it was trained before.
+        experiment: The experiment.
 
     Returns:
         The words.
 
     Example:
-        >>> setting_in_words(ScenesConfig())
-        'all labels'
-        >>> setting_in_words(ScenesConfig(labelled=0.2))
-        '20 % of the scenes labelled'
-        >>> setting_in_words(ScenesConfig(labelled_points=50))
-        '50 points a scene labelled'
+        >>> from haskd_jax.experiments.config import ScenesConfig
+        >>> from haskd_jax.experiments.synthrooms import SynthRoomsExperiment
+        >>> setting_in_words(SynthRoomsExperiment(encoder=None))
+        'minkunet, all labels'
+        >>> few = ScenesConfig(labelled=0.2)
+        >>> setting_in_words(SynthRoomsExperiment(encoder=None, scenes=few))
+        'minkunet, 20 % of the scenes labelled'
     """
+    scenes = experiment.scenes
     parts = []
     if scenes.labelled_list is not None:
         parts.append(f"scenes of {scenes.labelled_list.name} labelled")
@@ -56,9 +57,10 @@ def setting_in_words(scenes: ScenesConfig, encoder: Path | None = None) -> str:
         parts.append(f"{100 * scenes.labelled:g} % of the scenes labelled")
     if scenes.labelled_points is not None:
         parts.append(f"{scenes.labelled_points} points a scene labelled")
-    if encoder is not None:
-        parts = [*(parts or ["all labels"]), encoder_in_words(encoder)]
-    return ", ".join(parts) or "all labels"
+    parts = [experiment.model.family, *(parts or ["all labels"])]
+    if experiment.encoder is not None:
+        parts.append(encoder_in_words(experiment.encoder))
+    return ", ".join(parts)
 
 
 def read_seed(

@@ -1,6 +1,7 @@
 """Sweeps over seeds: their tables from records written by hand, their processes from tiny runs."""
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import pytest
 from scipy import stats
 
 from haskd_jax.experiments import sweep, synthrooms
+from haskd_jax.experiments.config import ScenesConfig
 from haskd_jax.experiments.sweep_tables import (
     read_seed,
     setting_in_words,
@@ -167,14 +169,18 @@ def test_training_seconds_of_resumed_runs():
 
 
 def test_setting_in_words(tmp_path):
-    scenes = synthrooms.DEBUG.scenes
-    assert setting_in_words(scenes) == "60 % of the scenes labelled"
-    listed = type(scenes)(labelled_list=tmp_path / "scenes_20.txt", labelled_points=20)
-    assert setting_in_words(listed) == (
-        "scenes of scenes_20.txt labelled, 20 points a scene labelled"
+    def words(**changes):
+        return setting_in_words(dataclasses.replace(synthrooms.DEBUG, **changes))
+
+    assert words() == "minkunet, 60 % of the scenes labelled"
+    listed = ScenesConfig(labelled_list=tmp_path / "scenes_20.txt", labelled_points=20)
+    assert words(scenes=listed, model=synthrooms.SMALL.model) == (
+        "spvcnn, scenes of scenes_20.txt labelled, 20 points a scene labelled"
     )
     encoder = "image encoder trained before on 17,280 labelled frames"
-    assert setting_in_words(type(scenes)(), synthrooms.ENCODER) == f"all labels, {encoder}"
+    assert words(scenes=ScenesConfig(), encoder=synthrooms.ENCODER) == (
+        f"minkunet, all labels, {encoder}"
+    )
 
 
 @pytest.mark.parametrize(
