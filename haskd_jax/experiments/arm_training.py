@@ -62,6 +62,7 @@ def _train(setup: ArmSetup, name: ArmName, folder: Path, seed: int) -> None:
         network = with_encoder(network, experiment.encoder)
     # A teacher that teaches offline is asked here, once; else it runs beside the student.
     offline = experiment.ihd.teaching == "offline"
+    _warn_of_silence(setup, arm)
     teacher, guides = None, Guides()
     if arm.teacher is not None and not offline:
         teacher, (weights,) = setup.load(arm.teacher)
@@ -157,6 +158,18 @@ def _remove(setup: ArmSetup, folder: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
     folder.rename(doomed)
     shutil.rmtree(doomed)
+
+
+def _warn_of_silence(setup: ArmSetup, arm: Arm) -> None:
+    """Says where what teaches has nothing to say, for every scene is labelled."""
+    if setup.scenes.unlabelled or setup.experiment.scenes.labelled_points is not None:
+        return
+    for part, teaches in (("ihd", arm.teacher), ("asd", arm.asd)):
+        if teaches and getattr(setup.experiment, part).voxels == "unlabelled":
+            setup.console.print(
+                f"[yellow]warning[/yellow] {part}.voxels is unlabelled and every scene is "
+                "labelled: it teaches no more than the points that labels leave out"
+            )
 
 
 def _loader(

@@ -91,6 +91,8 @@ class IHDConfig:
             cost of a forward pass; "offline", it predicts every training scene once, as it lies,
             and what it said of a point goes with the point through augmentation: logits alone.
         tta: Offline, the test-time augmentation that its predictions are the mean of.
+        voxels: Taught: all, or those without labels alone, where a teacher that errs contradicts
+            nothing.
     """
 
     weight: float = 1.0
@@ -101,6 +103,7 @@ class IHDConfig:
     information: Literal["none", "confidence", "seen"] = "none"
     teaching: Literal["online", "offline"] = "online"
     tta: Literal[1, 4, 10, 13] = 4
+    voxels: Literal["all", "unlabelled"] = "all"
 
     def __post_init__(self) -> None:
         """Checks the ranges, and that what teaches is there."""
@@ -129,6 +132,7 @@ class ASDConfig:
         margin: By which an expert must be better than the student, at the last cycle's end, to
             teach a class; None does not ask. Online, the last expert is that student.
         temperature: Of the divergence.
+        voxels: Taught: all, or those without labels alone.
     """
 
     weight: float = 1.0
@@ -138,6 +142,7 @@ class ASDConfig:
     shrinkage: float = 500.0
     margin: float | None = None
     temperature: float = 1.0
+    voxels: Literal["all", "unlabelled"] = "all"
 
     def __post_init__(self) -> None:
         """Checks the ranges."""

@@ -3,11 +3,11 @@
 Means are over the voxels of all devices: a batch spread over more devices is the same batch.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float, Int32, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int32, Key, PyTree
 
 from haskd_jax import losses, models
 from haskd_jax.models import ExpertBank
@@ -128,16 +128,18 @@ def heterogeneous(
     student: Output,
     teacher: Output,
     inputs: Inputs,
+    labels: Labels,
     projection: Float[Array, "D E"] | None,
     config: IHDConfig,
     axis_name: str,
 ) -> tuple[Float[Array, ""], Terms]:
-    """IHD on all voxels, labelled or not.
+    """IHD, on all voxels or on those without labels.
 
     Args:
         student: Its output.
         teacher: Its output.
         inputs: What they were given.
+        labels: The truth.
         projection: From the student's features to the teacher's.
         config: Weights and temperature.
         axis_name: The mesh axis.
@@ -145,7 +147,7 @@ def heterogeneous(
     Returns:
         The sum times its weight, and the terms before their weights.
     """
-    mask = inputs.grid.mask
+    mask = _taught(inputs, labels, config.voxels)
     weights = losses.information_weights(
         teacher.logits, mode=config.information, seen=inputs.seen, where=mask
     )
@@ -203,6 +205,7 @@ def adept(
     """
     assert guides.bank is not None and guides.adeptness is not None
     mask, omega = inputs.grid.mask, guides.adeptness
+    taught = _taught(inputs, labels, config.voxels)
 
     def logits(params: PyTree, state: PyTree) -> Float[Array, "V C"]:
         return network.forward(params, state, inputs, train=False)[0].logits
@@ -215,7 +218,7 @@ def adept(
             omega,
             labels.voxels,
             temperature=config.temperature,
-            where=mask,
+            where=taught,
             axis_name=axis_name,
         )
     else:
@@ -230,7 +233,15 @@ def adept(
             draw.share,
             jnp.where(labels.voxels < 0, said, labels.voxels),
             temperature=config.temperature,
-            where=mask,
+            where=taught,
         )
-        value = losses.masked_mean(values, where=mask, axis_name=axis_name)
+        value = losses.masked_mean(values, where=taught, axis_name=axis_name)
     return config.weight * value, {"asd": value}
+
+
+def _taught(
+    inputs: Inputs, labels: Labels, voxels: Literal["all", "unlabelled"]
+) -> Bool[Array, " V"]:
+    """Which voxels are taught."""
+    mask = inputs.grid.mask
+    return mask & (labels.voxels < 0) if voxels == "unlabelled" else mask

@@ -155,7 +155,7 @@ def _gradients(task: Task, capacity: tuple[int, ...], state, batch: Batch, guide
         taught = _teaching(task, guides, inputs, batch)
         if taught is not None and task.ihd.weight:
             more, added = heterogeneous(
-                output, taught, inputs, params.get("projection"), task.ihd, DATA
+                output, taught, inputs, labels, params.get("projection"), task.ihd, DATA
             )
             total, terms = total + more, terms | added
         if guides.bank is not None and task.asd.weight:

@@ -15,7 +15,7 @@ from haskd_jax.train.config import ASDConfig, IHDConfig
 from haskd_jax.train.inputs import make_inputs
 from haskd_jax.train.mesh import make_mesh, put_batches
 from haskd_jax.train.networks import Output
-from haskd_jax.train.objectives import Guides, Labels, adept
+from haskd_jax.train.objectives import Guides, Labels, adept, heterogeneous
 from haskd_jax.train.optimizer import make_optimizer
 from haskd_jax.train.step import make_step
 from tests.train import small_run
@@ -79,6 +79,60 @@ def test_a_drawn_expert_teaches_unlabelled_voxels_of_its_classes_once():
     expected = float(np.sum(share * np.asarray(each)) / voxels)
     assert np.std(draws) > 0.01  # both are drawn
     assert np.mean(draws) == pytest.approx(expected, abs=4 * np.std(draws) / 20)
+
+
+def divergences(student, teacher):
+    """[V] KL(teacher, student), in f64."""
+    def log_softmax(logits):
+        logits = np.asarray(logits, np.float64)
+        return logits - np.log(np.sum(np.exp(logits), axis=-1, keepdims=True))
+
+    said, learnt = log_softmax(teacher), log_softmax(student)
+    return np.sum(np.exp(said) * (said - learnt), axis=-1)
+
+
+@pytest.mark.usefixtures("stand_ins")
+@pytest.mark.parametrize("labelled", [0, 20, 50])
+@pytest.mark.parametrize("voxels", ["all", "unlabelled"])
+def test_ihd_and_asd_teach_the_voxels_asked_for(voxels, labelled):
+    """50 voxels and 10 of padding; where every voxel has a label, those without teach nothing."""
+    rng = np.random.default_rng(1)
+    student, said = rng.normal(size=(2, 60, 3)).astype(np.float32) * 2
+    mask = np.arange(60) < 50
+    labels = np.where(np.arange(60) < labelled, rng.integers(0, 3, 60), -1).astype(np.int32)
+    inputs = SimpleNamespace(grid=SimpleNamespace(mask=jnp.asarray(mask)), seen=None)
+    network = SimpleNamespace(
+        forward=lambda params, *_, **__: (Output(params["logits"], params["logits"]), {})
+    )
+    bank = models.empty_bank({"logits": said}, {}, capacity=1, num_classes=3)
+    guides = Guides(
+        bank=models.add_expert(bank, {"logits": said}, {}, jnp.ones(3)), adeptness=jnp.ones((1, 3))
+    )
+    truth = Labels(jnp.asarray(labels), jnp.zeros(60, jnp.int32), 1)
+
+    @jax.jit
+    @partial(jax.vmap, axis_name="data")
+    def values(logits):
+        output = Output(logits, logits)
+
+        def asd(experts):
+            config = ASDConfig(experts=experts, voxels=voxels)
+            return adept(output, network, guides, inputs, truth, config, key, "data")[0]
+
+        key = jax.random.key(0)
+        ihd, _ = heterogeneous(
+            output, Output(said, said), inputs, truth, None,
+            IHDConfig(temperature=1.0, voxels=voxels), "data",
+        )  # fmt: skip
+        return {"ihd": ihd, "rotate": asd("rotate"), "all": asd("all")}
+
+    taught = mask & (labels < 0) if voxels == "unlabelled" else mask
+    expected = divergences(student, said)[taught].mean() if taught.any() else 0.0
+    for name, value in values(student[None]).items():
+        assert float(value[0]) == pytest.approx(expected, rel=1e-5), name
+    gradient = jax.grad(lambda logits: sum(jax.tree.leaves(values(logits)))[0])(student[None])[0]
+    assert np.isfinite(gradient).all()
+    np.testing.assert_array_equal(np.any(gradient != 0, axis=-1), taught)
 
 
 def test_offline_equals_online_where_the_voxels_are_the_same(rooms):
