@@ -151,11 +151,15 @@ def test_synthrooms_does_only_what_is_not_done(tmp_path, capsys):
     assert after["scenes"] == before["scenes"] and after["confusion"] != before["confusion"]
 
 
-def test_s3dis_without_images_warns(s3dis_raw, tmp_path, capsys):
+def test_s3dis_warns_where_what_teaches_has_nothing_to_say(s3dis_raw, tmp_path, capsys):
+    """There are no images, and no scene is without labels."""
     out = tmp_path / "run"
-    command = ["debug", "--raw", str(s3dis_raw), "--out", str(out), "--arms", "teacher"]
+    command = ["debug", "--raw", str(s3dis_raw), "--out", str(out), "--arms", "ihd"]
+    command += ["--ihd.voxels", "unlabelled"]
     assert s3dis.main(command) == 0
-    assert "what images tell is lost" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert "what images tell is lost" in said
+    assert "ihd.voxels is unlabelled and every scene is labelled" in said
     found = results(out, "teacher")
     assert found["classes"] == list(S3DIS_CLASSES)
     assert found["protocol"]["split"] == "Area_5"

@@ -83,6 +83,7 @@ def test_a_drawn_expert_teaches_unlabelled_voxels_of_its_classes_once():
 
 def divergences(student, teacher):
     """[V] KL(teacher, student), in f64."""
+
     def log_softmax(logits):
         logits = np.asarray(logits, np.float64)
         return logits - np.log(np.sum(np.exp(logits), axis=-1, keepdims=True))
