@@ -27,7 +27,7 @@ from haskd_jax.experiments.config import (
 )
 from haskd_jax.experiments.run import main_of
 from haskd_jax.train.card import ModelConfig, TeacherConfig
-from haskd_jax.train.config import IHDConfig, OptimizerConfig, TrainConfig
+from haskd_jax.train.config import ASDConfig, IHDConfig, OptimizerConfig, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,19 +93,27 @@ SMALL = SynthRoomsExperiment(
     views=ViewsConfig(num_views=6),
     train_teacher=replace(_SMALL_TRAINING, steps=350),
     train=_SMALL_TRAINING,
-    ihd=IHDConfig(teaching="offline", temperature=1.0),
+    # What has a label is left to it: there a teacher that errs would contradict it.
+    ihd=IHDConfig(teaching="offline", temperature=1.0, voxels="unlabelled"),
+    asd=ASDConfig(voxels="unlabelled"),
 )
 # What experiments/synthrooms/PREREGISTRATION.md registers.
-ALL_LABELS = replace(
+FEW_LABELS = replace(
     SMALL,
-    rooms=SynthRooms(train=120, val=1, test=80, first_test=200, options=Options(voxel_size=0.04)),
-    scenes=replace(SMALL.scenes, voxel_size=0.08, calibration=16, labelled=1.0),
-    model=replace(SMALL.model, family="minkunet"),
+    rooms=SynthRooms(train=120, val=1, test=80, first_test=280, options=Options(voxel_size=0.04)),
+    scenes=replace(SMALL.scenes, voxel_size=0.08, calibration=16, labelled=0.3),
     train=replace(SMALL.train, steps=700),
     train_teacher=replace(SMALL.train_teacher, steps=700),
     arms=tuple(ARMS),
 )
-FEW_LABELS = replace(ALL_LABELS, scenes=replace(ALL_LABELS.scenes, labelled=0.3))
+# Where all has labels, what teaches would be silent.
+ALL_LABELS = replace(
+    FEW_LABELS,
+    rooms=replace(FEW_LABELS.rooms, first_test=200),
+    scenes=replace(FEW_LABELS.scenes, labelled=1.0),
+    ihd=replace(SMALL.ihd, voxels="all"),
+    asd=replace(SMALL.asd, voxels="all"),
+)
 _FULL_TRAINING = replace(
     _SMALL_TRAINING,
     steps=6000,
@@ -122,14 +130,13 @@ FULL = replace(
     scenes=ScenesConfig(voxel_size=0.05, mix=0.0, calibration=20),
     train_teacher=_FULL_TRAINING,
     train=_FULL_TRAINING,
+    ihd=ALL_LABELS.ihd,
+    asd=ALL_LABELS.asd,
 )
 PRESETS = {
     "debug": ("Seven rooms, four steps: does it run?", DEBUG),
     "small": ("What `make demo` runs: 61 rooms, a third of them labelled.", SMALL),
-    "all_labels": (
-        "All arms on 104 labelled rooms, for sweeps.",
-        ALL_LABELS,
-    ),
+    "all_labels": ("All arms on 104 labelled rooms, for sweeps.", ALL_LABELS),
     "few_labels": ("The same with labels for a fifth of the rooms.", FEW_LABELS),
     "full": ("161 rooms of 5 cm, all labelled: hours on two cores; not measured yet.", FULL),
 }
