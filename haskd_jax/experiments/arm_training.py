@@ -57,12 +57,12 @@ def _train(setup: ArmSetup, name: ArmName, folder: Path, seed: int) -> None:
     all_here(f"{folder} was looked at")  # before the first process writes to it
     if done:
         return
+    _warn_of_nothing_unlabelled(setup, arm)
     network = make_network(setup.card(arm), axis_name=DATA)
     if experiment.encoder is not None and arm.views is not None:
         network = with_encoder(network, experiment.encoder)
     # A teacher that teaches offline is asked here, once; else it runs beside the student.
     offline = experiment.ihd.teaching == "offline"
-    _warn_of_silence(setup, arm)
     teacher, guides = None, Guides()
     if arm.teacher is not None and not offline:
         teacher, (weights,) = setup.load(arm.teacher)
@@ -160,15 +160,15 @@ def _remove(setup: ArmSetup, folder: Path) -> None:
     shutil.rmtree(doomed)
 
 
-def _warn_of_silence(setup: ArmSetup, arm: Arm) -> None:
-    """Says where what teaches has nothing to say, for every scene is labelled."""
+def _warn_of_nothing_unlabelled(setup: ArmSetup, arm: Arm) -> None:
+    """Says where voxels without labels are to be taught, and every scene is labelled."""
     if setup.scenes.unlabelled or setup.experiment.scenes.labelled_points is not None:
         return
     for part, teaches in (("ihd", arm.teacher), ("asd", arm.asd)):
         if teaches and getattr(setup.experiment, part).voxels == "unlabelled":
             setup.console.print(
                 f"[yellow]warning[/yellow] {part}.voxels is unlabelled and every scene is "
-                "labelled: it teaches no more than the points that labels leave out"
+                "labelled: it teaches, at its full weight, only the points that nobody annotated"
             )
 
 

@@ -32,7 +32,7 @@ class SeedResults(NamedTuple):
 
 
 def setting_in_words(experiment: Experiment) -> str:
-    """Which network trains, and which labels it and its teachers' image encoder see.
+    """Which network trains, which labels it and its teachers' image encoder see, and who is taught.
 
     Args:
         experiment: The experiment.
@@ -58,6 +58,9 @@ def setting_in_words(experiment: Experiment) -> str:
     if scenes.labelled_points is not None:
         parts.append(f"{scenes.labelled_points} points a scene labelled")
     parts = [experiment.model.family, *(parts or ["all labels"])]
+    for name, taught in (("IHD", experiment.ihd.voxels), ("ASD", experiment.asd.voxels)):
+        if taught == "unlabelled":
+            parts.append(f"{name} on voxels without labels")
     if experiment.encoder is not None:
         parts.append(encoder_in_words(experiment.encoder))
     return ", ".join(parts)

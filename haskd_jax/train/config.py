@@ -92,7 +92,8 @@ class IHDConfig:
             and what it said of a point goes with the point through augmentation: logits alone.
         tta: Offline, the test-time augmentation that its predictions are the mean of.
         voxels: Taught: all, or those without labels alone, where a teacher that errs contradicts
-            nothing.
+            nothing. Means are over the voxels taught: fewer of them weigh more each. Relations are
+            those between two of them.
     """
 
     weight: float = 1.0
@@ -132,7 +133,7 @@ class ASDConfig:
         margin: By which an expert must be better than the student, at the last cycle's end, to
             teach a class; None does not ask. Online, the last expert is that student.
         temperature: Of the divergence.
-        voxels: Taught: all, or those without labels alone.
+        voxels: Taught: all, or those without labels alone; the mean is over them.
     """
 
     weight: float = 1.0

@@ -222,6 +222,7 @@ def adept(
             axis_name=axis_name,
         )
     else:
+        # By labelled voxels, taught or not: they tell how often a class occurs.
         draw = models.rotate(key, omega, labels.voxels, where=mask, axis_name=axis_name)
         drawn = logits(*models.expert(guides.bank, draw.index))
         # One expert is no consensus: it teaches the unlabelled voxels that it takes for a class of

@@ -168,10 +168,13 @@ def test_s3dis_warns_where_what_teaches_has_nothing_to_say(s3dis_raw, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("preset", "labelled", "first_test", "voxels"),
-    [("all_labels", 1.0, 200, "all"), ("few_labels", 0.3, 280, "unlabelled")],
+    ("preset", "labelled", "first_test", "voxels", "family"),
+    [
+        ("all_labels", 1.0, 200, "all", "minkunet"),
+        ("few_labels", 0.3, 280, "unlabelled", "spvcnn"),
+    ],
 )
-def test_what_is_registered_does_not_follow_the_demo(preset, labelled, first_test, voxels):
+def test_what_is_registered_does_not_follow_the_demo(preset, labelled, first_test, voxels, family):
     """The numbers of experiments/synthrooms/PREREGISTRATION.md, version 5; with all labels 4."""
     found = synthrooms.PRESETS[preset][1]
     rooms = found.rooms
@@ -190,8 +193,16 @@ def test_what_is_registered_does_not_follow_the_demo(preset, labelled, first_tes
     ihd, asd = found.ihd, found.asd
     assert (ihd.teaching, ihd.tta, ihd.weight, ihd.temperature) == ("offline", 4, 1.0, 1.0)
     assert (asd.experts, asd.adeptness, asd.weight, asd.temperature) == ("rotate", "hard", 1, 1)
-    assert (ihd.voxels, asd.voxels, found.model.family) == (voxels, voxels, "spvcnn")
+    assert (ihd.voxels, asd.voxels, found.model.family) == (voxels, voxels, family)
     assert (found.snapshots, set(found.arms)) == ("offline", set(ARMS))
+
+
+@pytest.mark.parametrize("preset", synthrooms.PRESETS)
+def test_labelled_voxels_are_left_to_their_labels_where_others_have_none(preset):
+    found = synthrooms.PRESETS[preset][1]
+    voxels = "unlabelled" if preset in ("small", "few_labels") else "all"
+    assert (found.ihd.voxels, found.asd.voxels) == (voxels, voxels)
+    assert voxels == "all" or found.scenes.labelled < 1
 
 
 @pytest.mark.parametrize("preset", ["small", "full"])
@@ -214,7 +225,9 @@ def test_finished_networks_teach(tmp_path, capsys):
     """What the teacher says of every training room is kept and taught; snapshots teach too."""
     out = tmp_path / "run"
     command = ["debug", "--out", str(out), "--arms", "haskd", "--ihd.teaching", "offline"]
+    command += ["--ihd.voxels", "unlabelled", "--asd.voxels", "unlabelled"]
     assert synthrooms.main(command) == 0
+    assert "every scene is labelled" not in capsys.readouterr().out
     soft = {path.stem for path in (out / "teacher" / "soft_tta4").iterdir()}
     config = json.loads((out / "haskd" / "config.json").read_text())
     assert (config["ihd"]["teaching"], config["snapshots"]) == ("offline", "ihd_cyclic")

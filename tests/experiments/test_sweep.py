@@ -177,6 +177,10 @@ def test_setting_in_words(tmp_path):
     assert words(scenes=listed, model=synthrooms.SMALL.model) == (
         "spvcnn, scenes of scenes_20.txt labelled, 20 points a scene labelled"
     )
+    taught = synthrooms.DEBUG.ihd, synthrooms.DEBUG.asd
+    ihd, asd = (dataclasses.replace(one, voxels="unlabelled") for one in taught)
+    assert words(ihd=ihd) == f"{words()}, IHD on voxels without labels"
+    assert words(asd=asd) == f"{words()}, ASD on voxels without labels"
     encoder = "image encoder trained before on 17,280 labelled frames"
     assert words(scenes=ScenesConfig(), encoder=synthrooms.ENCODER) == (
         f"minkunet, all labels, {encoder}"
