@@ -93,8 +93,7 @@ SMALL = SynthRoomsExperiment(
     views=ViewsConfig(num_views=6),
     train_teacher=replace(_SMALL_TRAINING, steps=350),
     train=_SMALL_TRAINING,
-    # What has a label is left to it: there a teacher that errs would contradict it. No harm was
-    # shown, and no gain (experiments/synthrooms/RESULTS.md).
+    # What has a label is left to it: there a teacher that errs would contradict it.
     ihd=IHDConfig(teaching="offline", temperature=1.0, voxels="unlabelled"),
     asd=ASDConfig(voxels="unlabelled"),
 )
