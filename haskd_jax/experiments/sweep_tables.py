@@ -32,7 +32,7 @@ class SeedResults(NamedTuple):
 
 
 def setting_in_words(experiment: Experiment) -> str:
-    """Which network trains, which labels it and its teachers' image encoder see, and who is taught.
+    """Which network trains, which labels it and its image encoder see, which voxels are taught.
 
     Args:
         experiment: The experiment.
