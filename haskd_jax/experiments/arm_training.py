@@ -57,7 +57,7 @@ def _train(setup: ArmSetup, name: ArmName, folder: Path, seed: int) -> None:
     all_here(f"{folder} was looked at")  # before the first process writes to it
     if done:
         return
-    _warn_of_nothing_unlabelled(setup, arm)
+    _warn_of_nothing_unlabelled(setup, name)
     network = make_network(setup.card(arm), axis_name=DATA)
     if experiment.encoder is not None and arm.views is not None:
         network = with_encoder(network, experiment.encoder)
@@ -160,14 +160,14 @@ def _remove(setup: ArmSetup, folder: Path) -> None:
     shutil.rmtree(doomed)
 
 
-def _warn_of_nothing_unlabelled(setup: ArmSetup, arm: Arm) -> None:
+def _warn_of_nothing_unlabelled(setup: ArmSetup, name: ArmName) -> None:
     """Says where voxels without labels are to be taught, and every scene is labelled."""
     if setup.scenes.unlabelled or setup.experiment.scenes.labelled_points is not None:
         return
-    for part, teaches in (("ihd", arm.teacher), ("asd", arm.asd)):
+    for part, teaches in (("ihd", ARMS[name].teacher), ("asd", ARMS[name].asd)):
         if teaches and getattr(setup.experiment, part).voxels == "unlabelled":
             setup.console.print(
-                f"[yellow]warning[/yellow] {part}.voxels is unlabelled and every scene is "
+                f"[yellow]warning[/yellow] {name}: {part}.voxels is unlabelled and every scene is "
                 "labelled: it teaches, at its full weight, only the points that nobody annotated"
             )
 
