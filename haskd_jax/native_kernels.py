@@ -12,7 +12,7 @@ import jax.numpy as jnp
 _log = logging.getLogger("haskd_jax")
 _TARGETS = (
     *(f"haskd_{op}_{dtype}" for dtype in ("f32", "f64") for op in (
-        "conv", "conv_weight_grad", "segment_sum", "gather_rows",
+        "conv", "conv_weight_grad", "segment_sum", "gather_rows", "weighted_rows", "spread_rows",
         "moments", "normalize", "norm_gradient_sums", "norm_gradient")),
     "haskd_voxelize",
     "haskd_build_table",

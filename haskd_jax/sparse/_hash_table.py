@@ -11,10 +11,13 @@ depends on nothing but the coordinates.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int32, UInt32
 
 from haskd_jax import native_kernels
 from haskd_jax.implementation import run
+
+PADDING = np.iinfo(np.int32).max  # coordinates of padding rows: sorts last, and is no voxel's
 
 
 def table_size(entries: int) -> int:
@@ -58,23 +61,59 @@ def find(
     """Row of each query in the table, -1 where there is none."""
 
     def xla(coords, table, queries):
-        def missed(row):
-            return (row >= 0) & jnp.any(coords[row] != queries, axis=1)
-
-        def probe(state):
-            step, slot, row = state
-            slot = (slot + step) & _last(table)
-            return step + 1, slot, jnp.where(missed(row), table[slot], row)
-
-        slot = _hash(queries) & _last(table)
-        state = (jnp.uint32(1), slot, table[slot])
-        return jax.lax.while_loop(lambda state: jnp.any(missed(state[2])), probe, state)[2]
+        return jax.lax.platform_dependent(coords, table, queries, cpu=probe, default=bisect)
 
     def native(coords, table, queries):
         result = jax.ShapeDtypeStruct(queries.shape[:1], jnp.int32)
         return native_kernels.call("haskd_lookup", result, coords, table, queries)
 
     return run(implementation, native=native, xla=xla, args=(coords, table, queries))
+
+
+def probe(coords, table, queries):
+    """As `find`: until every query has met its row or an empty slot."""
+
+    def missed(row):
+        return (row >= 0) & jnp.any(coords[row] != queries, axis=1)
+
+    def move_on(state):
+        step, slot, row = state
+        slot = (slot + step) & _last(table)
+        return step + 1, slot, jnp.where(missed(row), table[slot], row)
+
+    slot = _hash(queries) & _last(table)
+    state = (jnp.uint32(1), slot, table[slot])
+    return jax.lax.while_loop(lambda state: jnp.any(missed(state[2])), move_on, state)[2]
+
+
+def bisect(coords, table, queries):
+    """As `find`: rows are in order, padding last, so that no table is needed.
+
+    The number of turns is known beforehand. Where it is not, an accelerator waits in each turn for
+    the host to say whether there is another.
+    """
+    del table
+    rows = coords.shape[0]
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) // 2
+        below = _before(coords[jnp.minimum(middle, rows - 1)], queries) & (middle < high)
+        return jnp.where(below, middle + 1, low), jnp.where(below, high, middle)
+
+    first = jnp.zeros_like(queries[:, 0])
+    low, _ = jax.lax.fori_loop(0, rows.bit_length(), halve, (first, first + rows))
+    row = jnp.minimum(low, rows - 1)
+    found = jnp.all(coords[row] == queries, axis=1) & (queries[:, 0] != PADDING)
+    return jnp.where(found, row, -1)
+
+
+def _before(a: Int32[Array, "M 4"], b: Int32[Array, "M 4"]) -> Bool[Array, "M"]:
+    """Whether a comes before b in lexicographic order."""
+    result = a[:, 3] < b[:, 3]
+    for i in (2, 1, 0):
+        result = (a[:, i] < b[:, i]) | ((a[:, i] == b[:, i]) & result)
+    return result
 
 
 def _insert(coords, mask, is_mine):

@@ -139,7 +139,17 @@ def _matmul(a, b):
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST, preferred_element_type=wide)
 
 
+# Of gathered rows that stand in memory at once, where one matrix product meets all offsets.
+_GATHERED_BYTES = 2**28
+
+
 def _conv_xla(features, weights, neighbours):
+    return jax.lax.platform_dependent(
+        features, weights, neighbours, cpu=_sum_over_offsets, default=_one_product
+    ).astype(features.dtype)
+
+
+def _sum_over_offsets(features, weights, neighbours):
     """One gather and matrix product an offset, added where the sums stand: no scatter."""
 
     def term(weight, rows):
@@ -150,21 +160,69 @@ def _conv_xla(features, weights, neighbours):
         return total + term(*offset), None
 
     first = term(weights[0], neighbours[0])
-    total, _ = jax.lax.scan(add, first, (weights[1:], neighbours[1:]))
-    return total.astype(features.dtype)
+    return jax.lax.scan(add, first, (weights[1:], neighbours[1:]))[0]
+
+
+def _one_product(features, weights, neighbours):
+    """The rows of all offsets side by side times all weights: few, large kernels, as GPUs like."""
+    flat = weights.reshape(-1, weights.shape[2])
+
+    def product(neighbours):
+        return _where_any(neighbours, _matmul(_side_by_side(features, neighbours), flat))
+
+    parts = _parts(neighbours, features)
+    if len(parts) == 1:
+        return product(neighbours)
+    return jax.lax.map(product, parts).reshape(-1, flat.shape[1])[: neighbours.shape[1]]
 
 
 def _weight_gradient_xla(features, cotangent, neighbours):
     return jax.lax.platform_dependent(
-        features, cotangent, neighbours, cpu=_products_by_rows, default=_products_by_offset
+        features, cotangent, neighbours, cpu=_products_by_rows, default=_one_product_of_rows
     ).astype(features.dtype)
 
 
-def _products_by_offset(features, cotangent, neighbours):
-    def product(rows):
-        return _matmul(gather(features, rows).T, _where_met(rows, cotangent))
+def _one_product_of_rows(features, cotangent, neighbours):
+    """As `_one_product`, for the gradient of all weights."""
 
-    return jax.lax.map(product, neighbours)
+    def product(neighbours, cotangent):
+        gathered = _side_by_side(features, neighbours)
+        return _matmul(gathered.T, _where_any(neighbours, cotangent))
+
+    parts = _parts(neighbours, features)
+    cotangent = _padded(cotangent, parts.shape[0] * parts.shape[2])
+    cotangent = cotangent.reshape(len(parts), -1, cotangent.shape[1])
+
+    def add(total, part):
+        return total + product(*part), None
+
+    first = product(parts[0], cotangent[0])
+    flat = jax.lax.scan(add, first, (parts[1:], cotangent[1:]))[0]
+    return flat.reshape(len(neighbours), features.shape[1], -1)
+
+
+def _side_by_side(features, neighbours):
+    """[R, K C]: the input rows that each of R output rows meets, zeros where it meets none."""
+    return gather(features, neighbours.T).reshape(neighbours.shape[1], -1)
+
+
+def _where_any(neighbours, values):
+    """Values [R, D] of rows that meet any other, zero elsewhere."""
+    return jnp.where(jnp.any(neighbours >= 0, axis=0)[:, None], values, 0)
+
+
+def _parts(neighbours, features):
+    """The map [K, V] in parts [P, K, R] whose gathered rows are few enough, padded with -1."""
+    offsets, rows = neighbours.shape
+    most = max(1, _GATHERED_BYTES // (offsets * features.shape[1] * features.dtype.itemsize))
+    count = -(-rows // most)
+    each = -(-rows // count)
+    padded = jnp.pad(neighbours, ((0, 0), (0, count * each - rows)), constant_values=-1)
+    return padded.reshape(offsets, count, each).swapaxes(0, 1)
+
+
+def _padded(values, rows):
+    return jnp.pad(values, ((0, rows - values.shape[0]), (0, 0)))
 
 
 def _products_by_rows(features, cotangent, neighbours, rows_at_once=128):

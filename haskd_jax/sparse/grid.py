@@ -11,11 +11,11 @@ from haskd_jax import native_kernels
 from haskd_jax.implementation import run
 from haskd_jax.sparse import _hash_table
 from haskd_jax.sparse import _validate as validate
+from haskd_jax.sparse._hash_table import PADDING
 from haskd_jax.sparse._pytree import pytree, static
 from haskd_jax.sparse._validate import AnyArray
 
 MAX_COORDINATE = 2**30  # leaves room for kernel offsets in int32
-PADDING = np.iinfo(np.int32).max  # coordinates of padding rows: sorts last, and is no voxel's
 
 
 @pytree

@@ -12,8 +12,9 @@ from haskd_jax import native_kernels
 from haskd_jax.implementation import run
 from haskd_jax.sparse import _hash_table
 from haskd_jax.sparse import _validate as validate
+from haskd_jax.sparse._hash_table import PADDING
 from haskd_jax.sparse._pytree import pytree, static
-from haskd_jax.sparse.grid import PADDING, VoxelGrid, downsample
+from haskd_jax.sparse.grid import VoxelGrid, downsample
 
 KERNEL_SIZES = (1, 2, 3, 5)
 _MAX_REACH = 2**28  # coordinates are within 2**30: sums with offsets stay in int32
@@ -166,13 +167,12 @@ def _neighbours(grid_in, grid_out, offsets, implementation):
     def xla(in_coords, in_mask, in_table, out_coords, out_mask):
         del in_mask  # the table holds valid rows only
 
-        def at(offset):
-            queries = out_coords + jnp.pad(offset, (1, 0))[None]
-            # Padding asks for a coordinate that no voxel has.
-            queries = jnp.where(out_mask[:, None], queries, PADDING)
-            return _hash_table.find(in_coords, in_table, queries, "xla")
-
-        return jax.lax.map(at, jnp.asarray(offsets))
+        # All offsets at once: few, large kernels, as accelerators like.
+        queries = out_coords[None] + jnp.pad(offsets, ((0, 0), (1, 0)))[:, None]
+        # Padding asks for a coordinate that no voxel has.
+        queries = jnp.where(out_mask[None, :, None], queries, PADDING)
+        found = _hash_table.find(in_coords, in_table, queries.reshape(-1, 4), "xla")
+        return found.reshape(len(offsets), -1)
 
     inputs = (grid_in.coords, grid_in.mask, grid_in.table)
     args = (*inputs, grid_out.coords, grid_out.mask)

@@ -1,0 +1,81 @@
+// Weighted sums of rows by index, and their transpose: interpolation from voxels to points and its
+// gradient. Composed of gathers and products each corner would be a pass over memory, and more.
+
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+
+#include "export.h"
+#include "interpolation_kernels.h"
+#include "isa.h"
+#include "parallel.h"
+
+namespace haskd {
+namespace {
+
+namespace ffi = xla::ffi;
+
+template <typename T>
+const InterpolationKernels<T>& kernels() {
+  if constexpr (std::is_same_v<T, float>) {
+    return HASKD_PICK(interpolation_f32);
+  } else {
+    return HASKD_PICK(interpolation_f64);
+  }
+}
+
+// out[i, :] = sum over k of weights[i, k] * rows[index[i, k], :].
+template <ffi::DataType kType, typename T>
+ffi::Error weighted_rows(ffi::ThreadPool pool, ffi::Buffer<kType> rows, ffi::Buffer<kType> weights,
+                         ffi::Buffer<ffi::S32> index, ffi::ResultBuffer<kType> out) {
+  const int64_t points = index.dimensions()[0], corners = index.dimensions()[1];
+  const int64_t size = rows.dimensions()[0], columns = rows.dimensions()[1];
+  constexpr int64_t kChunk = 1024;
+  parallel_for(pool, (points + kChunk - 1) / kChunk, [&](int64_t chunk) {
+    const int64_t first = chunk * kChunk;
+    kernels<T>().gather(rows.typed_data(), size, index.typed_data() + first * corners,
+                        weights.typed_data() + first * corners, std::min(kChunk, points - first),
+                        corners, columns, out->typed_data() + first * columns);
+  });
+  return ffi::Error::Success();
+}
+
+// sums[j, :] = sum over i, k with index[i, k] == j of weights[i, k] * values[i, :]. Each task owns
+// a range of sums and reads all indices, so the order of a sum is that of i, k, whatever the number
+// of tasks.
+template <ffi::DataType kType, typename T>
+ffi::Error spread_rows(ffi::ThreadPool pool, ffi::Buffer<kType> values, ffi::Buffer<kType> weights,
+                       ffi::Buffer<ffi::S32> index, ffi::ResultBuffer<kType> sums) {
+  const int64_t points = index.dimensions()[0], corners = index.dimensions()[1];
+  const int64_t size = sums->dimensions()[0], columns = sums->dimensions()[1];
+  const int64_t tasks = std::clamp<int64_t>(pool.num_threads(), 1, 16);
+  parallel_for(pool, tasks, [&](int64_t task) {
+    const int64_t begin = size * task / tasks, end = size * (task + 1) / tasks;
+    kernels<T>().scatter(values.typed_data(), index.typed_data(), weights.typed_data(), points,
+                         corners, columns, begin, end, sums->typed_data() + begin * columns);
+  });
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+#define HASKD_EXPORT_INTERPOLATION(suffix, dtype, type)                             \
+  HASKD_EXPORT_HANDLER(haskd_weighted_rows_##suffix, (weighted_rows<dtype, type>),  \
+                       ffi::Ffi::Bind()                                             \
+                           .Ctx<ffi::ThreadPool>()                                  \
+                           .Arg<ffi::Buffer<dtype>>()                               \
+                           .Arg<ffi::Buffer<dtype>>()                               \
+                           .Arg<ffi::Buffer<ffi::S32>>()                            \
+                           .Ret<ffi::Buffer<dtype>>());                             \
+  HASKD_EXPORT_HANDLER(haskd_spread_rows_##suffix, (spread_rows<dtype, type>),      \
+                       ffi::Ffi::Bind()                                             \
+                           .Ctx<ffi::ThreadPool>()                                  \
+                           .Arg<ffi::Buffer<dtype>>()                               \
+                           .Arg<ffi::Buffer<dtype>>()                               \
+                           .Arg<ffi::Buffer<ffi::S32>>()                            \
+                           .Ret<ffi::Buffer<dtype>>());
+HASKD_EXPORT_INTERPOLATION(f32, ffi::F32, float)
+HASKD_EXPORT_INTERPOLATION(f64, ffi::F64, double)
+#undef HASKD_EXPORT_INTERPOLATION
+
+}  // namespace haskd
