@@ -204,7 +204,7 @@ def adept(
         The term times its weight, and the term.
     """
     assert guides.bank is not None and guides.adeptness is not None
-    mask, omega = inputs.grid.mask, guides.adeptness
+    omega = guides.adeptness
     taught = _taught(inputs, labels, config.voxels)
 
     def logits(params: PyTree, state: PyTree) -> Float[Array, "V C"]:
@@ -222,8 +222,9 @@ def adept(
             axis_name=axis_name,
         )
     else:
-        # By labelled voxels, taught or not: they tell how often a class occurs.
-        draw = models.rotate(key, omega, labels.voxels, where=mask, axis_name=axis_name)
+        # By the voxels that it would teach, as far as their classes are known: where none are,
+        # experts are drawn alike, and none of them seldom and at many times its weight.
+        draw = models.rotate(key, omega, labels.voxels, where=taught, axis_name=axis_name)
         drawn = logits(*models.expert(guides.bank, draw.index))
         # One expert is no consensus: it teaches the unlabelled voxels that it takes for a class of
         # its own.

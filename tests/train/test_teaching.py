@@ -47,7 +47,8 @@ def stand_ins():
 
 
 @pytest.mark.usefixtures("stand_ins")
-def test_a_drawn_expert_teaches_unlabelled_voxels_of_its_classes_once():
+@pytest.mark.parametrize("which", ["all", "unlabelled"])
+def test_a_drawn_expert_teaches_unlabelled_voxels_of_its_classes_once(which):
     """On average over draws: each expert the voxels that it takes for a class it is adept at."""
     rng = np.random.default_rng(0)
     voxels, classes = 60, 3
@@ -69,16 +70,23 @@ def test_a_drawn_expert_teaches_unlabelled_voxels_of_its_classes_once():
         return adept(
             Output(student, student), network, Guides(bank=bank, adeptness=omega), inputs,
             Labels(jnp.asarray(labels, jnp.int32), jnp.zeros(voxels, jnp.int32), 1),
-            ASDConfig(temperature=2.0), key[0], "data",
+            ASDConfig(temperature=2.0, voxels=which), key[0], "data",
         )[0]  # fmt: skip
 
-    draws = [float(value(key[None, None])[0]) for key in jax.random.split(jax.random.key(0), 400)]
-    taught = np.where(labels < 0, tables.argmax(axis=2), labels)  # [M, V]
-    share = np.asarray(omega)[np.arange(2)[:, None], taught]
-    each = [losses.kl_divergence(student, table, temperature=2.0) for table in tables]
-    expected = float(np.sum(share * np.asarray(each)) / voxels)
+    draws = np.array(
+        [float(value(key[None, None])[0]) for key in jax.random.split(jax.random.key(0), 400)]
+    )
+    of_class = np.where(labels < 0, tables.argmax(axis=2), labels)  # [M, V]
+    share = np.asarray(omega)[np.arange(2)[:, None], of_class]
+    each = np.stack([losses.kl_divergence(student, table, temperature=2.0) for table in tables])
+    taught = labels < 0 if which == "unlabelled" else np.ones(voxels, bool)
+    expected = np.sum(share * each, axis=1, where=taught) / taught.sum()
     assert np.std(draws) > 0.01  # both are drawn
-    assert np.mean(draws) == pytest.approx(expected, abs=4 * np.std(draws) / 20)
+    assert np.mean(draws) == pytest.approx(expected.sum(), abs=4 * np.std(draws) / 20)
+    if which == "unlabelled":  # no class is known: drawn alike, each at twice its weight
+        values = np.sort(2 * expected)
+        np.testing.assert_allclose(np.unique(draws.round(5)), values, rtol=1e-4)
+        assert 150 < np.sum(draws > values.mean()) < 250
 
 
 def divergences(student, teacher):
