@@ -166,14 +166,14 @@ def rotate(
 ) -> Draw:
     """Draws one expert, in proportion to the voxels it is adept at.
 
-    A step then costs one extra forward pass, whatever the number of experts. Where no voxel is
-    labelled, experts that are adept at anything are drawn alike.
+    A step then costs one extra forward pass, whatever the number of experts. Where no voxel that
+    counts is labelled, experts that are adept at anything are drawn alike.
 
     Args:
       key: explicit randomness.
       adeptness: `[M, C]`, from `bank_adeptness`.
       labels: `[V]`, in [-1, C); those of -1 do not count.
-      where: `[V]`, False for padding.
+      where: `[V]`, False for voxels that do not count: padding, and those that are not taught.
       axis_name: a mesh axis over which the voxels are counted, so that all devices draw alike.
 
     Example:

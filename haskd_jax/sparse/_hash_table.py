@@ -1,4 +1,6 @@
-"""Open-addressing hash tables of coordinates, built and read in parallel.
+"""Rows by coordinates: open-addressing hash tables, built and read in parallel.
+
+Accelerators do not read them: rows are in order, and are bisected there.
 
 Slots hold row indices, -1 where empty; coordinates themselves are compared, never only hashes.
 Probes are triangular (steps 1, 2, 3, ... round a power of two), which visits every slot.
@@ -58,7 +60,10 @@ def find(
     queries: Int32[Array, "M 4"],
     implementation: str | None,
 ) -> Int32[Array, "M"]:
-    """Row of each query in the table, -1 where there is none."""
+    """Row of each query, -1 where there is none.
+
+    Rows are in lexicographic order, padding (all `PADDING`) last; `table` is what `build` made.
+    """
 
     def xla(coords, table, queries):
         return jax.lax.platform_dependent(coords, table, queries, cpu=probe, default=bisect)
@@ -93,17 +98,17 @@ def bisect(coords, table, queries):
     the host to say whether there is another.
     """
     del table
-    rows = coords.shape[0]
+    last = coords.shape[0] - 1
 
     def halve(_, bounds):
         low, high = bounds
         middle = (low + high) // 2
-        below = _before(coords[jnp.minimum(middle, rows - 1)], queries) & (middle < high)
+        below = _before(coords[middle], queries)
         return jnp.where(below, middle + 1, low), jnp.where(below, high, middle)
 
     first = jnp.zeros_like(queries[:, 0])
-    low, _ = jax.lax.fori_loop(0, rows.bit_length(), halve, (first, first + rows))
-    row = jnp.minimum(low, rows - 1)
+    low, _ = jax.lax.fori_loop(0, last.bit_length(), halve, (first, first + last))
+    row = jnp.minimum(low, last)
     found = jnp.all(coords[row] == queries, axis=1) & (queries[:, 0] != PADDING)
     return jnp.where(found, row, -1)
 

@@ -165,15 +165,22 @@ def _sum_over_offsets(features, weights, neighbours):
 
 def _one_product(features, weights, neighbours):
     """The rows of all offsets side by side times all weights: few, large kernels, as GPUs like."""
-    flat = weights.reshape(-1, weights.shape[2])
+    offsets, channels, width = weights.shape
+    # Zeros stand for rows that are not met, and zeros times infinity would be NaN.
+    finite = jnp.isfinite(weights)
+    flat = jnp.where(finite, weights, 0).reshape(offsets * channels, width)
+    spoilt = ~jnp.all(finite, axis=(1, 2))[:, None]
 
     def product(neighbours):
-        return _where_any(neighbours, _matmul(_side_by_side(features, neighbours), flat))
+        result = _matmul(_side_by_side(features, neighbours), flat)
+        meets_spoilt = jnp.any(spoilt & (neighbours >= 0), axis=0)
+        return jnp.where(meets_spoilt[:, None], jnp.nan, result)
 
     parts = _parts(neighbours, features)
     if len(parts) == 1:
         return product(neighbours)
-    return jax.lax.map(product, parts).reshape(-1, flat.shape[1])[: neighbours.shape[1]]
+    products = jax.lax.map(product, parts)
+    return products.reshape(parts.shape[0] * parts.shape[2], width)[: neighbours.shape[1]]
 
 
 def _weight_gradient_xla(features, cotangent, neighbours):
@@ -183,46 +190,39 @@ def _weight_gradient_xla(features, cotangent, neighbours):
 
 
 def _one_product_of_rows(features, cotangent, neighbours):
-    """As `_one_product`, for the gradient of all weights."""
+    """As `_one_product`, for the gradient of all weights: NaN in one row's cotangent is in all."""
+    parts = _parts(neighbours, features)
+    count, offsets, rows = parts.shape
+    cotangent = jnp.pad(cotangent, ((0, count * rows - cotangent.shape[0]), (0, 0)))
+    cotangent = cotangent.reshape(count, rows, cotangent.shape[1])
 
     def product(neighbours, cotangent):
-        gathered = _side_by_side(features, neighbours)
-        return _matmul(gathered.T, _where_any(neighbours, cotangent))
-
-    parts = _parts(neighbours, features)
-    cotangent = _padded(cotangent, parts.shape[0] * parts.shape[2])
-    cotangent = cotangent.reshape(len(parts), -1, cotangent.shape[1])
+        meets_any = jnp.any(neighbours >= 0, axis=0)  # padding rows of the cotangent may be NaN
+        cotangent = jnp.where(meets_any[:, None], cotangent, 0)
+        return _matmul(_side_by_side(features, neighbours).T, cotangent)
 
     def add(total, part):
         return total + product(*part), None
 
     first = product(parts[0], cotangent[0])
-    flat = jax.lax.scan(add, first, (parts[1:], cotangent[1:]))[0]
-    return flat.reshape(len(neighbours), features.shape[1], -1)
+    total, _ = jax.lax.scan(add, first, (parts[1:], cotangent[1:]))
+    return total.reshape(offsets, features.shape[1], cotangent.shape[2])
 
 
 def _side_by_side(features, neighbours):
     """[R, K C]: the input rows that each of R output rows meets, zeros where it meets none."""
-    return gather(features, neighbours.T).reshape(neighbours.shape[1], -1)
-
-
-def _where_any(neighbours, values):
-    """Values [R, D] of rows that meet any other, zero elsewhere."""
-    return jnp.where(jnp.any(neighbours >= 0, axis=0)[:, None], values, 0)
+    offsets, rows = neighbours.shape
+    return gather(features, neighbours.T).reshape(rows, offsets * features.shape[1])
 
 
 def _parts(neighbours, features):
     """The map [K, V] in parts [P, K, R] whose gathered rows are few enough, padded with -1."""
     offsets, rows = neighbours.shape
-    most = max(1, _GATHERED_BYTES // (offsets * features.shape[1] * features.dtype.itemsize))
-    count = -(-rows // most)
+    width = max(1, offsets * features.shape[1] * features.dtype.itemsize)
+    count = -(-rows // max(1, _GATHERED_BYTES // width))
     each = -(-rows // count)
     padded = jnp.pad(neighbours, ((0, 0), (0, count * each - rows)), constant_values=-1)
     return padded.reshape(offsets, count, each).swapaxes(0, 1)
-
-
-def _padded(values, rows):
-    return jnp.pad(values, ((0, rows - values.shape[0]), (0, 0)))
 
 
 def _products_by_rows(features, cotangent, neighbours, rows_at_once=128):

@@ -104,7 +104,7 @@ def _trilinear(features, grid, points, batch, implementation):
     total = jnp.sum(weights, axis=1, keepdims=True)
     weights = weights / jnp.where(total > 0, total, 1)
     features, weights, rows = varying((features.astype(wide), weights, rows))
-    return _weighted_rows(features, weights, rows, implementation).astype(dtype)
+    return _weighted_rows_compiled(features, weights, rows, implementation).astype(dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -177,3 +177,4 @@ def _spread_rows_backward(count, implementation, residuals, cotangent):
 
 _weighted_rows.defvjp(_weighted_rows_forward, _weighted_rows_backward)
 _spread_rows.defvjp(_spread_rows_forward, _spread_rows_backward)
+_weighted_rows_compiled = jax.jit(_weighted_rows, static_argnums=3)

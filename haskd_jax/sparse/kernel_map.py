@@ -165,14 +165,23 @@ def _neighbours(grid_in, grid_out, offsets, implementation):
         )  # fmt: skip
 
     def xla(in_coords, in_mask, in_table, out_coords, out_mask):
-        del in_mask  # the table holds valid rows only
+        del in_mask  # what is found is a valid row
 
-        # All offsets at once: few, large kernels, as accelerators like.
-        queries = out_coords[None] + jnp.pad(offsets, ((0, 0), (1, 0)))[:, None]
-        # Padding asks for a coordinate that no voxel has.
-        queries = jnp.where(out_mask[None, :, None], queries, PADDING)
-        found = _hash_table.find(in_coords, in_table, queries.reshape(-1, 4), "xla")
-        return found.reshape(len(offsets), -1)
+        def by(find, offsets_at_once):
+            def at(offset):
+                queries = out_coords + jnp.pad(offset, (1, 0))[None]
+                # Padding asks for a coordinate that no voxel has.
+                queries = jnp.where(out_mask[:, None], queries, PADDING)
+                return find(in_coords, in_table, queries)
+
+            return lambda offsets: jax.lax.map(at, offsets, batch_size=offsets_at_once)
+
+        # Accelerators like few, large kernels; not so many offsets that memory would run out.
+        return jax.lax.platform_dependent(
+            jnp.asarray(offsets),
+            cpu=by(_hash_table.probe, None),
+            default=by(_hash_table.bisect, 27),
+        )
 
     inputs = (grid_in.coords, grid_in.mask, grid_in.table)
     args = (*inputs, grid_out.coords, grid_out.mask)

@@ -222,8 +222,8 @@ def adept(
             axis_name=axis_name,
         )
     else:
-        # By the voxels that it would teach, as far as their classes are known: where none are,
-        # experts are drawn alike, and none of them seldom and at many times its weight.
+        # By the labelled ones of the voxels that it would teach. With "unlabelled" there are none,
+        # and experts are drawn alike: none of them seldom, and at many times its weight.
         draw = models.rotate(key, omega, labels.voxels, where=taught, axis_name=axis_name)
         drawn = logits(*models.expert(guides.bank, draw.index))
         # One expert is no consensus: it teaches the unlabelled voxels that it takes for a class of

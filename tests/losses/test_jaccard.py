@@ -13,13 +13,10 @@ from jax.sharding import PartitionSpec
 
 from haskd_jax import losses
 from haskd_jax.losses._jaccard import jaccard_weights
-from haskd_jax.native_kernels import native_available
+from tests.sparse.common import needs_native
 
 from . import oracle
 
-needs_native = pytest.mark.skipif(
-    not native_available(), reason="the native library was not built on this machine"
-)
 every_implementation = pytest.mark.parametrize(
     "implementation", ["xla", pytest.param("native", marks=needs_native)]
 )

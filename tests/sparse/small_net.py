@@ -62,7 +62,11 @@ def forward(weights, points, batch, mask, features, *, implementation):
     )
     y = jnp.tanh(conv(x, weights["down"], down)) + sparse.pool(x, down)
     x = x + conv(y, weights["up"], down.T) + sparse.unpool(y, down, implementation=implementation)
-    at_points = sparse.devoxelize(x, grid, points, batch, implementation=implementation)
+    at_points, between = (
+        sparse.devoxelize(x, grid, points, batch, mode=mode, implementation=implementation)
+        for mode in ("nearest", "trilinear")
+    )
+    at_points = at_points + between
     scenes = sparse.global_pool(x, grid, num_scenes=NUM_SCENES, implementation=implementation)
     return (row, pyramid), at_points, scenes
 

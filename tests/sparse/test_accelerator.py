@@ -10,22 +10,59 @@ import pytest
 from haskd_jax import sparse
 from haskd_jax.sparse import _hash_table
 
-from .test_conv import ConvSuite
+from . import test_conv, test_edges, test_grid
+
+conv = sys.modules["haskd_jax.sparse.conv"]  # `sparse.conv` is the function
 
 
 @pytest.fixture(scope="module", autouse=True)
-def as_on_an_accelerator():
+def taken():
     """Takes the other branch wherever the platform decides; in parts of a few hundred rows."""
+    branches = []
+
+    def default_of(*args, default, cpu):
+        branches.append(default)
+        return default(*args)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax.lax, "platform_dependent", lambda *args, default, cpu: default(*args))
-        patch.setattr(sys.modules["haskd_jax.sparse.conv"], "_GATHERED_BYTES", 2**20)
-        jax.clear_caches()
-        yield
+        patch.setattr(jax.lax, "platform_dependent", default_of)
+        patch.setattr(conv, "_GATHERED_BYTES", 2**20)
+        _forget()
+        yield branches
+    _forget()
+
+
+def _forget():
+    """What was compiled or built for the other branch."""
     jax.clear_caches()
+    for cached in (test_conv._grids, test_conv._neighbours, test_conv._kernel_map):
+        cached.cache_clear()
 
 
-class TestOneProduct(ConvSuite):
+class TestOneProduct(test_conv.ConvSuite):
     """One matrix product for all offsets."""
+
+    implementation = "xla"
+
+    def test_it_is_what_runs(self, taken):
+        self._check(("submanifold", 3, 1), (3, 4))
+        assert {conv._one_product, conv._one_product_of_rows} <= set(taken)
+
+    def test_a_weight_that_no_pair_uses_may_be_infinite(self):
+        test_edges.test_a_weight_that_no_pair_uses_may_be_infinite("xla")
+
+    def test_a_weight_that_is_not_finite_spoils_the_rows_that_meet_it(self):
+        """Which a training notices, as it does an infinity."""
+        coords = np.array([[0, 0, 0, 0], [0, 0, 0, 1], [0, 5, 5, 5]])
+        grid, _ = sparse.grid_from_coords(coords, capacity=4)
+        kmap = sparse.kernel_map(grid, kernel_size=3)
+        weights = jnp.ones((27, 1, 1)).at[14].set(jnp.inf)  # of the neighbour at z + 1
+        out = sparse.conv(jnp.ones((4, 1)), weights, kmap, implementation="xla")
+        np.testing.assert_array_equal(out[:, 0], [np.nan, 2, 1, 0])
+
+
+class TestBisection(test_grid.GridSuite):
+    """Lookups and maps without hash tables."""
 
     implementation = "xla"
 

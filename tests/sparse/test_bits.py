@@ -54,12 +54,17 @@ def run(implementation, size=60):
     ]
     features = jnp.asarray(rng.normal(size=(len(points), 16)), jnp.float32)
     total = sparse.segment_sum(features, row, capacity, implementation=implementation)
-    back = sparse.devoxelize(total, grid, points, mode="trilinear", implementation=implementation)
+    back, spread = jax.vjp(
+        lambda total: sparse.devoxelize(
+            total, grid, points, mode="trilinear", implementation=implementation
+        ),
+        total,
+    )
     normalised = common.batch_norm_and_gradients(
         inputs[0], grid.mask, *inputs[1, :2], inputs[1], inputs[1], implementation=implementation
     )
     parts = {"grids": (grid, row, coarse), "maps": maps, "conv": convolved}
-    parts |= {"sums": (total, back), "norm": normalised}
+    parts |= {"sums": (total, back, spread(features)), "norm": normalised}
     return {name: digest(tree) for name, tree in parts.items()}
 
 

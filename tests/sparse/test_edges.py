@@ -6,8 +6,9 @@ import pytest
 
 from haskd_jax import sparse
 
+from . import common
+
 COORDS = np.array([[0, 3, 1, 2], [1, 3, 1, 2]])
-IMPLEMENTATIONS = ["xla"] + ["native"] * sparse.native_available()
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint32, np.int64])
@@ -17,25 +18,33 @@ def test_coordinates_of_any_integer_type(dtype):
     np.testing.assert_array_equal(sparse.lookup(grid, COORDS.astype(dtype)), [0, 1])
 
 
-def test_a_voxel_of_many_points():
+@pytest.mark.parametrize("implementation", common.IMPLEMENTATIONS)
+def test_a_voxel_of_many_points(implementation):
     """It spans many of the ranges that the native kernel works on at a time."""
     points = np.full((40_000, 3), 0.5, np.float32)
     points[-1] = 1.5
-    for implementation in IMPLEMENTATIONS:
-        grid, row = sparse.voxelize(
-            points, voxel_size=1.0, capacity=2, implementation=implementation
-        )
-        assert int(grid.mask.sum()) == 2
-        np.testing.assert_array_equal(row, [0] * 39_999 + [1])
+    grid, row = sparse.voxelize(points, voxel_size=1.0, capacity=2, implementation=implementation)
+    assert int(grid.mask.sum()) == 2
+    np.testing.assert_array_equal(row, [0] * 39_999 + [1])
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", common.IMPLEMENTATIONS)
 def test_a_weight_that_no_pair_uses_may_be_infinite(implementation):
     grid, _ = sparse.grid_from_coords(COORDS, capacity=4)
     kmap = sparse.kernel_map(grid, kernel_size=3)
     weights = jnp.full((27, 1, 1), jnp.inf).at[13].set(2.0)
     out = sparse.conv(jnp.ones((4, 1)), weights, kmap, implementation=implementation)
     np.testing.assert_array_equal(out[:, 0], [2, 2, 0, 0])
+
+
+@pytest.mark.parametrize("channels", [(0, 2), (2, 0)], ids=str)
+@pytest.mark.parametrize("implementation", common.IMPLEMENTATIONS)
+def test_channels_may_be_none(implementation, channels):
+    grid, _ = sparse.grid_from_coords(COORDS, capacity=4)
+    kmap = sparse.kernel_map(grid, kernel_size=3)
+    features, weights = jnp.ones((4, channels[0])), jnp.ones((27, *channels))
+    out = sparse.conv(features, weights, kmap, implementation=implementation)
+    np.testing.assert_array_equal(out, np.zeros((4, channels[1])))
 
 
 def test_unpool_refuses_maps_that_lead_to_no_parent():

@@ -256,8 +256,9 @@ class GridSuite:
         common.assert_is_grid(grid, expected)
         assert row.shape == (0,)
         assert sparse.lookup(grid, np.zeros((0, 4), np.int32), **name).shape == (0,)
-        sampled = sparse.devoxelize(jnp.ones((4, 2)), grid, points, **name)
-        assert sampled.shape == (0, 2)
+        for mode in ("nearest", "trilinear"):
+            sampled = sparse.devoxelize(jnp.ones((4, 2)), grid, points, mode=mode, **name)
+            assert sampled.shape == (0, 2)
 
     @pytest.mark.parametrize("name", ["walls", "no voxel"])
     def test_pyramid(self, name):

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from haskd_jax import sparse
+from . import common
 
-pytestmark = pytest.mark.skipif(
-    not sparse.native_available(), reason="the native library was not built on this machine"
-)
+pytestmark = common.needs_native
 
 # Widths that make panels of every width, whole and padded, and rows left over.
 SCRIPT = """
@@ -43,6 +41,13 @@ y, moments = sparse.batch_norm(x, mask, ones, ones, relu=True, implementation="n
 valid = x[mask].astype(float)
 expected = np.maximum((valid - valid.mean(0)) / np.sqrt(valid.var(0) + 1e-5) + 1, 0)
 worst = max(worst, np.abs(np.asarray(y)[mask] - expected).max() / expected.max())
+points = rng.uniform(-6, 7, (300, 3)).astype(np.float32)
+dy = rng.standard_normal((300, 37)).astype(np.float32)
+read = lambda x, how: sparse.devoxelize(x, grid, points, mode="trilinear", implementation=how)
+for got, wanted in zip(*(jax.tree.leaves(jax.jit(
+        lambda x, dy, how=how: (read(x, how), jax.vjp(lambda x: read(x, how), x)[1](dy))
+    )(x, dy)) for how in ("native", "xla")), strict=True):
+    worst = max(worst, np.abs(got - wanted).max() / np.abs(wanted).max())
 print(worst)
 """
 

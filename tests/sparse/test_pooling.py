@@ -194,6 +194,23 @@ class PoolingSuite:
         # The points stay float32.
         _assert_op(jax.jit(op), features, grid.mask, reference, wide_tolerance=TOLERANCE)
 
+    def test_trilinear_can_be_differentiated_twice_in_features_and_points(self):
+        """Within cells, at whose borders the slope in a point jumps; some corners are missing."""
+        coords = np.array([[0, x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1, 3)][:-2])
+        grid, _ = sparse.grid_from_coords(coords, capacity=12)
+        with jax.enable_x64(True):
+            rng = np.random.default_rng(4)
+            features = jnp.asarray(rng.normal(size=(12, 3)))
+            points = jnp.asarray(rng.uniform(0.6, 1.4, (7, 3)))
+            jax.test_util.check_grads(
+                lambda features, points: sparse.devoxelize(
+                    features, grid, points, mode="trilinear", implementation=self.implementation
+                ),
+                (features, points),
+                order=2,
+                modes=["rev"],
+            )
+
     def test_nearest_gives_every_point_its_voxel(self):
         fine, row, _ = _grids("walls")
         cloud = CLOUDS["walls"]
