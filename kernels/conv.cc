@@ -178,23 +178,7 @@ ffi::Error conv_weight_grad(ffi::ThreadPool pool, ffi::Buffer<kType> features,
 
 }  // namespace
 
-#define HASKD_EXPORT_CONV(suffix, dtype, type)                                      \
-  HASKD_EXPORT_HANDLER(haskd_conv_##suffix, (conv<dtype, type>),                     \
-                       ffi::Ffi::Bind()                                              \
-                           .Ctx<ffi::ThreadPool>()                                   \
-                           .Arg<ffi::Buffer<dtype>>()                                \
-                           .Arg<ffi::Buffer<dtype>>()                                \
-                           .Arg<ffi::Buffer<ffi::S32>>()                             \
-                           .Ret<ffi::Buffer<dtype>>());                              \
-  HASKD_EXPORT_HANDLER(haskd_conv_weight_grad_##suffix, (conv_weight_grad<dtype, type>), \
-                       ffi::Ffi::Bind()                                              \
-                           .Ctx<ffi::ThreadPool>()                                   \
-                           .Arg<ffi::Buffer<dtype>>()                                \
-                           .Arg<ffi::Buffer<dtype>>()                                \
-                           .Arg<ffi::Buffer<ffi::S32>>()                             \
-                           .Ret<ffi::Buffer<dtype>>());
-HASKD_EXPORT_CONV(f32, ffi::F32, float)
-HASKD_EXPORT_CONV(f64, ffi::F64, double)
-#undef HASKD_EXPORT_CONV
+HASKD_EXPORT_INDEXED(haskd_conv, conv)
+HASKD_EXPORT_INDEXED(haskd_conv_weight_grad, conv_weight_grad)
 
 }  // namespace haskd

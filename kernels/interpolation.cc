@@ -59,23 +59,7 @@ ffi::Error spread_rows(ffi::ThreadPool pool, ffi::Buffer<kType> values, ffi::Buf
 
 }  // namespace
 
-#define HASKD_EXPORT_INTERPOLATION(suffix, dtype, type)                             \
-  HASKD_EXPORT_HANDLER(haskd_weighted_rows_##suffix, (weighted_rows<dtype, type>),  \
-                       ffi::Ffi::Bind()                                             \
-                           .Ctx<ffi::ThreadPool>()                                  \
-                           .Arg<ffi::Buffer<dtype>>()                               \
-                           .Arg<ffi::Buffer<dtype>>()                               \
-                           .Arg<ffi::Buffer<ffi::S32>>()                            \
-                           .Ret<ffi::Buffer<dtype>>());                             \
-  HASKD_EXPORT_HANDLER(haskd_spread_rows_##suffix, (spread_rows<dtype, type>),      \
-                       ffi::Ffi::Bind()                                             \
-                           .Ctx<ffi::ThreadPool>()                                  \
-                           .Arg<ffi::Buffer<dtype>>()                               \
-                           .Arg<ffi::Buffer<dtype>>()                               \
-                           .Arg<ffi::Buffer<ffi::S32>>()                            \
-                           .Ret<ffi::Buffer<dtype>>());
-HASKD_EXPORT_INTERPOLATION(f32, ffi::F32, float)
-HASKD_EXPORT_INTERPOLATION(f64, ffi::F64, double)
-#undef HASKD_EXPORT_INTERPOLATION
+HASKD_EXPORT_INDEXED(haskd_weighted_rows, weighted_rows)
+HASKD_EXPORT_INDEXED(haskd_spread_rows, spread_rows)
 
 }  // namespace haskd
