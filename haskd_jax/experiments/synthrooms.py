@@ -100,7 +100,7 @@ SMALL = SynthRoomsExperiment(
 # What experiments/synthrooms/PREREGISTRATION.md registers.
 FEW_LABELS = replace(
     SMALL,
-    rooms=SynthRooms(train=120, val=1, test=80, first_test=360, options=Options(voxel_size=0.04)),
+    rooms=SynthRooms(train=120, val=1, test=80, first_test=440, options=Options(voxel_size=0.04)),
     scenes=replace(SMALL.scenes, voxel_size=0.08, calibration=16, labelled=0.3),
     train=replace(SMALL.train, steps=700),
     train_teacher=replace(SMALL.train_teacher, steps=700),

@@ -172,7 +172,7 @@ def test_s3dis_warns_where_what_teaches_has_nothing_to_say(s3dis_raw, tmp_path, 
     ("preset", "labelled", "first_test", "voxels", "family"),
     [
         ("all_labels", 1.0, 200, "all", "minkunet"),
-        ("few_labels", 0.3, 360, "unlabelled", "spvcnn"),
+        ("few_labels", 0.3, 440, "unlabelled", "spvcnn"),
     ],
 )
 def test_what_is_registered_does_not_follow_the_demo(preset, labelled, first_test, voxels, family):
