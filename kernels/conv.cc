@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <memory>
 #include <new>
-#include <type_traits>
 #include <vector>
 
 #include "export.h"
@@ -30,14 +29,7 @@ std::unique_ptr<T[], AlignedDelete<T>> aligned_array(int64_t size) {
   return std::unique_ptr<T[], AlignedDelete<T>>(static_cast<T*>(data));
 }
 
-template <typename T>
-const GemmKernels<T>& kernels() {
-  if constexpr (std::is_same_v<T, float>) {
-    return HASKD_PICK(f32);
-  } else {
-    return HASKD_PICK(f64);
-  }
-}
+HASKD_DEFINE_KERNELS(GemmKernels, f32, f64)
 
 // Output rows a tile: few enough that their sums and the rows they gather stay in the second-level
 // cache, enough to pay for reading all weights, or all sums of their gradient, again.

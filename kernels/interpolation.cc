@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <type_traits>
 
 #include "export.h"
 #include "interpolation_kernels.h"
@@ -15,14 +14,7 @@ namespace {
 
 namespace ffi = xla::ffi;
 
-template <typename T>
-const InterpolationKernels<T>& kernels() {
-  if constexpr (std::is_same_v<T, float>) {
-    return HASKD_PICK(interpolation_f32);
-  } else {
-    return HASKD_PICK(interpolation_f64);
-  }
-}
+HASKD_DEFINE_KERNELS(InterpolationKernels, interpolation_f32, interpolation_f64)
 
 // out[i, :] = sum over k of weights[i, k] * rows[index[i, k], :].
 template <ffi::DataType kType, typename T>

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <type_traits>
 
 namespace haskd {
 
@@ -37,6 +38,17 @@ inline int isa_level() {
 #else
 #define HASKD_PICK(name) (generic::name)
 #endif
+
+// Defines kernels<T>(): `single` for float, `twice` for double, tables of type Kernels<T>.
+#define HASKD_DEFINE_KERNELS(Kernels, single, twice) \
+  template <typename T>                              \
+  const Kernels<T>& kernels() {                      \
+    if constexpr (std::is_same_v<T, float>) {        \
+      return HASKD_PICK(single);                     \
+    } else {                                         \
+      return HASKD_PICK(twice);                      \
+    }                                                \
+  }
 
 }  // namespace haskd
 

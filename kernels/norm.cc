@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <type_traits>
 #include <vector>
 
 #include "export.h"
@@ -17,14 +16,7 @@ namespace {
 
 namespace ffi = xla::ffi;
 
-template <typename T>
-const NormKernels<T>& kernels() {
-  if constexpr (std::is_same_v<T, float>) {
-    return HASKD_PICK(norm_f32);
-  } else {
-    return HASKD_PICK(norm_f64);
-  }
-}
+HASKD_DEFINE_KERNELS(NormKernels, norm_f32, norm_f64)
 
 // Calls body(first row, rows, chunk) for each chunk; a chunk stays in the second-level cache.
 constexpr int64_t kChunkRows = 256;

@@ -1,6 +1,6 @@
 """Maps and convolutions on a GPU, and the least that their bytes and their arithmetic would take.
 
-    python kernels/bench/gpu.py            (a minute on an H100, most of it compilation)
+    python kernels/bench/gpu.py            (meant for a GPU; runs wherever JAX does)
 
 A furnished room, 3x3x3. Milliseconds are the median of blocked calls, from the host, so launches
 count. `bytes` is what reading features and map once and writing the result once takes at the speed

@@ -60,6 +60,14 @@ class TestOneProduct(test_conv.ConvSuite):
         out = sparse.conv(jnp.ones((4, 1)), weights, kmap, implementation="xla")
         np.testing.assert_array_equal(out[:, 0], [np.nan, 2, 1, 0])
 
+    def test_what_fills_the_last_part_meets_no_row(self, monkeypatch):
+        """NaN in a row that no pair uses, the first, stays out of the weight gradient."""
+        monkeypatch.setattr(conv, "_GATHERED_BYTES", 8)  # two rows a part, three parts
+        features = jnp.array([[np.nan], [1], [2], [3], [4]])
+        neighbours = jnp.array([[1, 2, 3, 4, -1]], jnp.int32)
+        gradient = conv._weight_gradient_xla(features, jnp.ones((5, 1)), neighbours)
+        np.testing.assert_array_equal(gradient, [[[10]]])
+
 
 class TestBisection(test_grid.GridSuite):
     """Lookups and maps without hash tables."""
