@@ -176,7 +176,7 @@ def test_s3dis_warns_where_what_teaches_has_nothing_to_say(s3dis_raw, tmp_path, 
     ],
 )
 def test_what_is_registered_does_not_follow_the_demo(preset, labelled, first_test, voxels, family):
-    """The numbers of experiments/synthrooms/PREREGISTRATION.md, version 5; with all labels 4."""
+    """The numbers of experiments/synthrooms/PREREGISTRATION.md, version 7; with all labels 4."""
     found = synthrooms.PRESETS[preset][1]
     rooms = found.rooms
     assert (rooms.train, rooms.test, rooms.first_test, rooms.style) == (120, 80, first_test, "a")
