@@ -1,18 +1,12 @@
 """experiments/synthrooms/adeptness.py: what two halves of the rooms agree on."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 
 
 @pytest.fixture
-def agreement(root):
-    path = root / "experiments" / "synthrooms" / "adeptness.py"
-    spec = importlib.util.spec_from_file_location("adeptness", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.agreement
+def agreement(script):
+    return script("adeptness").agreement
 
 
 def test_halves_that_agree_and_classes_that_one_lacks(agreement):
