@@ -28,7 +28,9 @@ def read_cloud(path: str | Path, *, metres_per_unit: float = 1.0) -> Cloud:
 
     Args:
         path: A .ply, .pcd or .npz file. NPZ keys: `points` (or `xyz`, `coord`) and, where known,
-            `colour` (`color`, `rgb`), `normals` (`normal`), `label`, `instance`.
+            `colour` (`color`, `rgb`), `normals` (`normal`), and as in the other two `label`
+            (`labels`, `class`, `semantic`, `segment`) and `instance` (`instances`,
+            `instance_id`), in any case and with or without CloudCompare's `scalar_`.
         metres_per_unit: What the file's coordinates are multiplied by.
 
     Returns:
@@ -47,6 +49,8 @@ def read_cloud(path: str | Path, *, metres_per_unit: float = 1.0) -> Cloud:
     if points is None:
         raise DataError(path, "has no coordinates (x, y, z; in .npz: points)")
     try:
+        if np.ndim(points) != 2:
+            raise ValueError(f"points: shape {np.shape(points)}, expected [N, 3]")
         cloud = Cloud(
             points=(np.asarray(points, np.float64) * metres_per_unit).astype(np.float32),
             colour=None if colour is None else _bytes(np.asarray(colour)),
@@ -55,8 +59,9 @@ def read_cloud(path: str | Path, *, metres_per_unit: float = 1.0) -> Cloud:
             instance=_integers(instance, "instance"),
         )
         for name, array in vars(cloud).items():
-            if array is not None and len(array) != len(cloud.points):
-                raise ValueError(f"{len(array)} rows of {name}, {len(cloud.points)} points")
+            rows = 0 if array is None else len(np.atleast_1d(array))
+            if array is not None and rows != len(cloud.points):
+                raise ValueError(f"{rows} rows of {name}, {len(cloud.points)} points")
         check_cloud(finite_cloud(cloud)[0])
     except ValueError as error:
         raise DataError(path, str(error)) from error
@@ -82,10 +87,11 @@ def _integers(values: Array | None, name: str) -> Array | None:
     if values is None:
         return None
     values = np.asarray(values)
-    integers = values.astype(np.int32)
-    if values.dtype.kind not in "iuf" or not np.array_equal(integers, values):
-        raise ValueError(f"{name}: not integers of 32 bits")
-    return integers
+    if values.dtype.kind in "iuf":
+        integers = values.astype(np.int32)
+        if np.array_equal(integers, values):
+            return integers
+    raise ValueError(f"{name}: {values.dtype} that are not integers of 32 bits")
 
 
 Parts = tuple[Array | None, Array | None, Array | None, Array | None, Array | None]
@@ -98,7 +104,8 @@ def _from_ply(path: Path) -> Parts:
     normals = ply.columns(("nx", "ny", "nz"))
     if normals is None and points is not None and len(ply.faces):
         normals = mesh_normals(points, ply.faces)
-    return points, colour, normals, ply.column(*_LABEL), ply.column(*_INSTANCE)
+    properties = {name: ply.vertex[name] for name in ply.vertex.dtype.names or ()}
+    return points, colour, normals, _first(properties, _LABEL), _first(properties, _INSTANCE)
 
 
 def _from_pcd(path: Path) -> Parts:
@@ -111,7 +118,7 @@ def _from_pcd(path: Path) -> Parts:
 
     return (
         stack("x", "y", "z"),
-        fields.get("rgb"),
+        fields.get("rgb", stack("r", "g", "b")),
         stack("normal_x", "normal_y", "normal_z"),
         _first(fields, _LABEL),
         _first(fields, _INSTANCE),
@@ -136,4 +143,6 @@ def _from_npz(path: Path) -> Parts:
 
 
 def _first(arrays: dict[str, Array], names: tuple[str, ...]) -> Array | None:
-    return next((arrays[name] for name in names if name in arrays), None)
+    """The first that is there, in any case; CloudCompare writes `scalar_` before its fields."""
+    plain = {name.lower().removeprefix("scalar_"): array for name, array in arrays.items()}
+    return next((plain[name] for name in names if name in plain), None)

@@ -15,7 +15,13 @@ from haskd_jax.data.errors import DataError
 from haskd_jax.data.frame_folder import find_frames, is_frame_folder
 from haskd_jax.data.own import OwnScans
 from haskd_jax.data.prepare import Source, prepare_scene
-from haskd_jax.data.prepared import list_scenes, load_scene, read_json, verify_scene
+from haskd_jax.data.prepared import (
+    list_scenes,
+    load_scene,
+    read_dataset,
+    read_json,
+    verify_scene,
+)
 from haskd_jax.data.s3dis import AREAS, S3DIS
 from haskd_jax.data.scannet import ScanNet
 from haskd_jax.data.scannet_labels import find_label_map, split_scenes
@@ -91,6 +97,7 @@ def _scans(root: Path) -> list[Path]:
 def _prepared_root(root: Path) -> Iterator[Finding]:
     try:
         names = list_scenes(root)
+        classes = len(read_dataset(root)["classes"])
     except DataError as error:
         yield Finding("problem", error.file, error.reason)
         return
@@ -114,16 +121,23 @@ def _prepared_root(root: Path) -> Iterator[Finding]:
     if not names:
         yield Finding("problem", str(root), "holds no scenes", "prepare again")
     for name in names:
-        yield from _prepared_scene(root / name)
+        yield from _prepared_scene(root / name, classes)
 
 
-def _prepared_scene(folder: Path) -> Iterator[Finding]:
+def _prepared_scene(folder: Path, classes: int | None = None) -> Iterator[Finding]:
     try:
         scene = verify_scene(folder)
     except DataError as error:
         yield Finding("problem", error.file, error.reason)
         return
     yield _described(scene)
+    if classes is not None and scene.label is not None and scene.label.max() >= classes:
+        yield Finding(
+            "problem",
+            scene.name,
+            f"label {scene.label.max()}, and {classes} classes are named in dataset.json",
+            "prepare it again",
+        )
     yield from _aligned(scene)
 
 
@@ -185,7 +199,7 @@ def _trial(source: Source, names: list[str]) -> Iterator[Finding]:
     """Reads scenes whole, into a folder that goes away, and examines them."""
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
-            result = prepare_scene(source, Path(folder), name, "trial")
+            result = prepare_scene(source, Path(folder), name, "trial", check_labels=False)
             if result.status == "failed":
                 yield Finding("problem", name, result.reason)
                 continue
@@ -362,6 +376,15 @@ def _own(path: Path, samples: int) -> Iterator[Finding]:
     except DataError as error:
         yield Finding("problem", error.file, error.reason, "docs/data.md shows the layouts")
         return
+    others = [other.name for other in source.others()]
+    if others:
+        shown = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+        yield Finding(
+            "note",
+            str(path),
+            f"{len(others)} are no scans: {shown}",
+            "docs/data.md shows the layouts",
+        )
     for name, where in source.sources().items():
         if not is_frame_folder(where):
             continue

@@ -6,6 +6,8 @@ from pathlib import Path
 import tyro
 
 from haskd_jax.data.doctor import examine
+from haskd_jax.guarded import guarded
+from haskd_jax.ranges import at_least
 
 
 def doctor(path: tyro.conf.Positional[Path], samples: int = 3) -> int:
@@ -22,6 +24,7 @@ def doctor(path: tyro.conf.Positional[Path], samples: int = 3) -> int:
     from rich.console import Console
     from rich.markup import escape
 
+    at_least("samples", samples, 0)
     console = Console()
     colours = {"good": "green", "note": "yellow", "problem": "red"}
     problems = 0
@@ -44,7 +47,7 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    return tyro.cli(doctor, prog="haskd doctor", args=args)
+    return guarded("doctor", lambda: tyro.cli(doctor, prog="haskd doctor", args=args))
 
 
 if __name__ == "__main__":

@@ -224,6 +224,7 @@ def read_frames(
     size: Size | None = None,
     units_per_metre: float = 1000.0,
     class_of: Array | None = None,
+    no_label: int | None = None,
     on_drop: Callable[[str], None] = lambda reason: None,
 ) -> Iterator[Frame]:
     """Reads frames one by one; only one is ever in memory.
@@ -235,6 +236,7 @@ def read_frames(
         units_per_metre: What depth counts in (1000: millimetres).
         class_of: [K] int16, the class of each value 0 ... K-1 that label images may hold; None
             ignores label images.
+        no_label: A value of label images that stands for none.
         on_drop: Called with the reason for every frame left out.
 
     Yields:
@@ -270,12 +272,15 @@ def read_frames(
             raw = read_grey(folder.label[i])
             if raw.shape[::-1] != native:
                 raise DataError(folder.label[i], f"size {raw.shape[::-1]}, its image {native}")
-            if raw.max() >= len(class_of):
+            known = raw if no_label is None else raw[raw != no_label]
+            if known.max(initial=0) >= len(class_of):
                 raise DataError(
                     folder.label[i],
-                    f"unknown label id {raw.max()}: expected 0 to {len(class_of) - 1}",
+                    f"unknown label id {known.max()}: expected 0 to {len(class_of) - 1}",
                 )
-            label = class_of[sample_nearest(raw, scale_intrinsics(k, target, native), k, target)]
+            classes = np.where(raw == no_label, -1, class_of[np.minimum(raw, len(class_of) - 1)])
+            native_k = scale_intrinsics(k, target, native)
+            label = sample_nearest(classes + 1, native_k, k, target) - 1  # none outside the image
         yield Frame(
             name=folder.colour[i].stem,
             colour=colour,

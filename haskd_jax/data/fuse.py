@@ -9,6 +9,7 @@ import numpy as np
 from haskd_jax.data.cameras import look_up, project, unproject
 from haskd_jax.data.normals import estimate_normals, unit
 from haskd_jax.data.scene import Array, Cloud, Frames
+from haskd_jax.ranges import at_least, positive
 
 _MIN_DEPTH = 0.1  # metres
 _NEAR = 2  # frames before and after, by which a frame is checked
@@ -30,6 +31,12 @@ class FuseOptions:
     voxel_size: float = 0.02
     max_depth: float = 5.0
     tolerance: float = 0.02
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        positive("voxel_size", self.voxel_size)
+        positive("max_depth", self.max_depth)
+        at_least("tolerance", self.tolerance, 0)
 
 
 def fuse(

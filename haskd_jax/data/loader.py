@@ -19,7 +19,7 @@ from haskd_jax.data.few_labels import FewLabels
 from haskd_jax.data.loader_batch import Batch, collate, fit, rows_of
 from haskd_jax.data.loader_capacity import Capacities, choose_capacities
 from haskd_jax.data.loader_iterator import BatchIterator
-from haskd_jax.data.prepared import load_scene, read_manifest
+from haskd_jax.data.prepared import frame_size, load_scene
 from haskd_jax.data.scene import Array, Scene
 from haskd_jax.data.transforms import Recipe, Sample, augment, mix3d, sample_of, spread_views
 from haskd_jax.files import map_array
@@ -329,20 +329,7 @@ class Loader:
         Raises:
             ValueError: They differ, or no scene has frames.
         """
-        if not self.views:
-            return 0, 0
-        found: dict[tuple[int, int], str] = {}
-        for name in self.scenes:
-            manifest = read_manifest(Path(self.root) / name)
-            if manifest["frames"]:
-                _, height, width, _ = manifest["arrays"]["frame_colour"]["shape"]
-                found.setdefault((height, width), name)
-        if len(found) != 1:
-            sizes = ", ".join(f"{name}: {h} x {w}" for (h, w), name in found.items()) or "none"
-            raise ValueError(
-                f"views: frames must be of one size, there are {sizes}: prepare again with one"
-            )
-        return next(iter(found))
+        return frame_size(self.root, self.scenes) if self.views else (0, 0)
 
     def fingerprint(self) -> dict[str, str]:
         """What decides the batches: a short digest of each argument, by its name.

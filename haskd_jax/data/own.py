@@ -1,8 +1,12 @@
 """People's own scans: cloud files, and folders of posed RGB-D frames."""
 
+import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from haskd_jax.data.clouds import SUFFIXES, read_cloud
 from haskd_jax.data.errors import DataError
@@ -10,6 +14,11 @@ from haskd_jax.data.frame_folder import find_frames, is_frame_folder, read_frame
 from haskd_jax.data.fuse import FuseOptions, fuse
 from haskd_jax.data.scene import Cloud
 from haskd_jax.data.writer import SceneWriter
+from haskd_jax.ranges import at_least, positive
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+_NO_LABEL = 255  # in label images, which cannot hold -1
 
 
 @dataclass(frozen=True)
@@ -17,9 +26,11 @@ class OwnScans:
     """Own scans: clouds (.ply, .pcd, .npz) or folders of posed RGB-D frames.
 
     Attributes:
-        raw: One cloud file, one folder of frames, or a folder of such.
-        split: What part of your data this is (train, val, test).
-        classes: Names of the labels 0, 1, ..., where the clouds have labels.
+        raw: One cloud file, one folder of frames, or a folder of such; or one that holds folders
+            named train, val and test of such.
+        split: What part of your data the scans are that lie in no such folder.
+        classes: Names of the labels 0, 1, ..., where the scans have labels; -1 is no label (in
+            label images: 255).
         metres_per_unit: What the clouds' coordinates are multiplied by (0.001: millimetres).
         depth_units_per_metre: What depth images count in (1000: millimetres).
         frame_stride: Every how many-th frame is kept and fused.
@@ -28,7 +39,7 @@ class OwnScans:
     """
 
     raw: Path
-    split: str = "train"
+    split: Split = "train"
     classes: tuple[str, ...] = ()
     metres_per_unit: float = 1.0
     depth_units_per_metre: float = 1000.0
@@ -36,51 +47,78 @@ class OwnScans:
     frame_size: tuple[int, int] | None = None
     fuse: FuseOptions = field(default_factory=FuseOptions)
 
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        positive("metres_per_unit", self.metres_per_unit)
+        positive("depth_units_per_metre", self.depth_units_per_metre)
+        at_least("frame_stride", self.frame_stride, 1)
+        for length in self.frame_size or ():
+            at_least("frame_size", length, 1)
+        twice = {name for name in self.classes if self.classes.count(name) > 1}
+        if twice:
+            raise ValueError(f"classes: {', '.join(sorted(twice))} twice; each needs its own name")
+
     @property
     def dataset(self) -> str:
         """The dataset's name."""
         return "own"
 
+    def _lying(self) -> Iterator[tuple[Path, Split]]:
+        """What lies where scans are looked for, scans or not, with the split it would be of."""
+        raw = Path(os.path.abspath(self.raw))  # of "." too the name is needed
+        if not raw.exists():
+            raise DataError(self.raw, "does not exist")
+        if raw.is_file() or is_frame_folder(raw):
+            yield raw, self.split
+            return
+        for path in sorted(raw.iterdir()):
+            split = next((name for name in SPLITS if name == path.name), None)
+            if split is None or not path.is_dir() or is_frame_folder(path):
+                yield path, self.split
+            else:
+                yield from ((inner, split) for inner in sorted(path.iterdir()))
+
+    def _scans(self) -> dict[str, tuple[Path, Split]]:
+        """Where each scan lies and its split, by name."""
+        scans: dict[str, tuple[Path, Split]] = {}
+        for path, split in self._lying():
+            if not _is_scan(path):
+                continue
+            name = path.name if path.is_dir() else path.stem
+            if name in scans:
+                raise DataError(path, f"has the same name as {scans[name][0]}")
+            scans[name] = path, split
+        if not scans:
+            raise DataError(
+                self.raw,
+                f"holds no {', '.join(SUFFIXES)} and no folder of frames (colour and depth)",
+            )
+        return scans
+
     def sources(self) -> dict[str, Path]:
         """Where each scan lies, by name."""
-        raw = self.raw
-        if not raw.exists():
-            raise DataError(raw, "does not exist")
-        if raw.is_file() or is_frame_folder(raw):
-            found = [raw]
-        else:
-            found = [
-                path
-                for path in sorted(raw.iterdir())
-                if path.suffix.lower() in SUFFIXES or is_frame_folder(path)
-            ]
-        sources: dict[str, Path] = {}
-        for path in found:
-            name = path.name if path.is_dir() and is_frame_folder(path) else path.stem
-            if name in sources:
-                raise DataError(path, f"has the same name as {sources[name].name}")
-            sources[name] = path
-        if not sources:
-            raise DataError(
-                raw, f"holds no {', '.join(SUFFIXES)} and no folder of frames (colour and depth)"
-            )
-        return sources
+        return {name: path for name, (path, _) in self._scans().items()}
 
     def scenes(self) -> dict[str, str]:
         """The scenes that are there, by name, with their split."""
-        return dict.fromkeys(self.sources(), self.split)
+        return {name: split for name, (_, split) in self._scans().items()}
+
+    def others(self) -> tuple[Path, ...]:
+        """What lies beside the scans and is none; hidden files are not counted."""
+        return tuple(
+            path
+            for path, _ in self._lying()
+            if not path.name.startswith(".") and not _is_scan(path)
+        )
 
     def recipe(self, name: str) -> dict[str, Any]:
         """All options that decide a scene's prepared bytes: the same for every scene."""
-        return {name: value for name, value in asdict(self).items() if name != "raw"}
+        return {key: value for key, value in asdict(self).items() if key not in ("raw", "split")}
 
-    def _cloud(self, path: Path) -> Cloud:
+    def _cloud(self, path: Path, writer: SceneWriter) -> Cloud:
         cloud = read_cloud(path, metres_per_unit=self.metres_per_unit)
-        if self.classes and cloud.label is not None and cloud.label.max() >= len(self.classes):
-            raise DataError(
-                path,
-                f"unknown label id {cloud.label.max()}: {len(self.classes)} classes are named",
-            )
+        if self.classes and cloud.label is None:
+            writer.notes.append(f"{path.name}: classes are named, and it has no labels")
         return cloud
 
     def read(self, name: str, writer: SceneWriter) -> None:
@@ -95,8 +133,8 @@ class OwnScans:
         """
         path = self.sources()[name]
         if not is_frame_folder(path):
-            writer.read_from(path, self.raw.parent)
-            writer.add_cloud(self._cloud(path))
+            writer.read_from(path, path.parent)
+            writer.add_cloud(self._cloud(path, writer))
             return
         sequence = find_frames(path)
         for frame in read_frames(
@@ -104,6 +142,8 @@ class OwnScans:
             stride=self.frame_stride,
             size=self.frame_size,
             units_per_metre=self.depth_units_per_metre,
+            class_of=np.arange(len(self.classes), dtype=np.int16) if self.classes else None,
+            no_label=_NO_LABEL,
             on_drop=lambda reason: writer.drops.update([reason]),
         ):
             writer.add_frame(frame)
@@ -114,7 +154,7 @@ class OwnScans:
             raise DataError(path, f"holds {len(clouds)} clouds; which one is it?")
         if clouds:
             writer.read_from(clouds[0], path)
-            writer.add_cloud(self._cloud(clouds[0]))
+            writer.add_cloud(self._cloud(clouds[0], writer))
             return
         frames = writer.frames()
         if not len(frames):
@@ -131,3 +171,10 @@ class OwnScans:
                 "camera-to-world, another unit of depth, or frames that do not overlap",
             )
         writer.add_cloud(cloud)
+
+
+def _is_scan(path: Path) -> bool:
+    """Hidden files are none: some systems put one beside each file that they copy."""
+    if path.name.startswith("."):
+        return False
+    return is_frame_folder(path) or (path.is_file() and path.suffix.lower() in SUFFIXES)

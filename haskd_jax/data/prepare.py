@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from haskd_jax.data.errors import DataError
-from haskd_jax.data.prepared import VERSION, load_scene, read_dataset
+from haskd_jax.data.prepared import VERSION, load_scene, read_dataset, read_json
 from haskd_jax.data.workers import locked, pool
 from haskd_jax.data.writer import SceneWriter
 from haskd_jax.files import PARTIAL, write_json
@@ -120,7 +120,8 @@ def prepare(
         on_result: Called after each scene with its result and the number of scenes.
 
     Returns:
-        What became of each; also written to `<out>/prepare.json`.
+        What became of each; also written to `<out>/prepare.json`, with what failed before in the
+        same root of scenes that this source does not hold.
 
     Raises:
         DataError: The source holds no scenes, `out` holds another dataset, or another process
@@ -146,11 +147,15 @@ def prepare(
             results.append(result)
             on_result(result, len(splits))
         summary = Summary(tuple(sorted(results, key=lambda result: result.scene)))
-        write_json(out / "prepare.json", summary.as_json())
+        written = summary.as_json()
+        written["failed"] = _failed_before(out, splits) | written["failed"]
+        write_json(out / "prepare.json", written)
     return summary
 
 
-def prepare_scene(source: Source, out: Path, name: str, split: str) -> Result:
+def prepare_scene(
+    source: Source, out: Path, name: str, split: str, *, check_labels: bool = True
+) -> Result:
     """Prepares one scene, unless it is there already; never raises for bad data.
 
     Args:
@@ -158,16 +163,22 @@ def prepare_scene(source: Source, out: Path, name: str, split: str) -> Result:
         out: The prepared root.
         name: The scene.
         split: The part of the dataset it belongs to.
+        check_labels: Whether labels must be below the number of the source's classes.
 
     Returns:
         What became of it.
     """
-    kept = _kept(source, out, name, split)
-    if kept is not None:
-        return _result(name, "kept", kept)
+    there = _there(out, name)
+    if there is not None and there["split"] != split:
+        reason = f"is in split {there['split']} already: rename the scan, or remove {out / name}"
+        return Result(name, "failed", f"{name}: {reason}")
+    if there is not None and _same(there, source, name):
+        return _result(name, "kept", there)
     try:
         with SceneWriter(out, name) as writer:
             source.read(name, writer)
+            if check_labels:
+                _check_labels(writer.largest_label, source.classes)
             manifest = writer.commit(
                 dataset=source.dataset, split=split, options=source.recipe(name)
             )
@@ -196,13 +207,26 @@ def _result(name: str, status: Literal["done", "kept"], manifest: Mapping[str, A
     )
 
 
-def _kept(source: Source, out: Path, name: str, split: str) -> Mapping[str, Any] | None:
+def _there(out: Path, name: str) -> Mapping[str, Any] | None:
+    """The manifest of a scene that is whole."""
     try:
-        manifest = load_scene(out / name).manifest
+        return load_scene(out / name).manifest
     except DataError:
         return None
-    wanted = {"dataset": source.dataset, "split": split, "options": _plain(source.recipe(name))}
-    return manifest if all(manifest[key] == value for key, value in wanted.items()) else None
+
+
+def _same(manifest: Mapping[str, Any], source: Source, name: str) -> bool:
+    wanted = {"dataset": source.dataset, "options": _plain(source.recipe(name))}
+    return all(manifest[key] == value for key, value in wanted.items())
+
+
+def _check_labels(largest: int, classes: Sequence[str]) -> None:
+    if largest >= len(classes):
+        named = f"{len(classes)} classes are named" if classes else "no classes are named"
+        raise ValueError(
+            f"unknown label id {largest}: {named} (labels count from 0, and -1 is no label; of "
+            "own scans --classes names them)"
+        )
 
 
 def _plain(value: Any) -> Any:
@@ -210,6 +234,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _failed_before(out: Path, splits: Mapping[str, str]) -> dict[str, str]:
+    try:
+        failed = read_json(out / "prepare.json")["failed"]
+        return {name: reason for name, reason in failed.items() if name not in splits}
+    except (DataError, KeyError, TypeError, AttributeError):  # none yet, or a damaged one
+        return {}
 
 
 def _claim(out: Path, source: Source) -> None:
@@ -223,11 +255,13 @@ def _claim(out: Path, source: Source) -> None:
     if path.exists():
         found = read_dataset(out)
         if found != value:
-            raise DataError(
-                path,
-                f"holds {found['dataset']} with other classes or of another reader; "
-                "choose another folder, or remove this one",
-            )
+            if found["dataset"] != source.dataset:
+                holds = f"holds {found['dataset']}, not {source.dataset}"
+            else:
+                there = ", ".join(found["classes"]) or "none"
+                asked = ", ".join(source.classes) or "none"
+                holds = f"holds {found['dataset']} with the classes {there}, not {asked}"
+            raise DataError(path, f"{holds}: choose another folder, or remove this one")
         return
     write_json(path, value)
 

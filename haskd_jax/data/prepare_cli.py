@@ -58,7 +58,10 @@ def own(source: Annotated[OwnScans, _FLAT], out: Path, workers: int = 2) -> int:
         out: Where the prepared scenes go.
         workers: How many processes; each holds one scene in memory.
     """
-    return run(source, out, workers)
+    code = run(source, out, workers)
+    if code != 2 and (others := source.others()):
+        print(f"left alone, as no scans: {', '.join(path.name for path in others)}")
+    return code
 
 
 def run(source: Source, out: Path, workers: int) -> int:

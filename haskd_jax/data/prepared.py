@@ -113,6 +113,35 @@ def scans_digest(root: str | Path, scenes: Iterable[str]) -> str:
     return digest([[name, read_manifest(Path(root) / name)["arrays"]] for name in scenes])
 
 
+def frame_size(root: str | Path, scenes: Iterable[str]) -> tuple[int, int]:
+    """Height and width of the frames of all scenes, which must be of one size to make a batch.
+
+    Args:
+        root: The prepared root.
+        scenes: Names; those without frames do not count.
+
+    Returns:
+        Height and width.
+
+    Raises:
+        ValueError: They differ, or no scene has frames.
+        DataError: A manifest is damaged.
+    """
+    found: dict[tuple[int, int], str] = {}  # the first scene of each size
+    for name in scenes:
+        manifest = read_manifest(Path(root) / name)
+        if manifest["frames"]:
+            _, height, width, _ = manifest["arrays"]["frame_colour"]["shape"]
+            found.setdefault((height, width), name)
+    if len(found) != 1:
+        sizes = ", ".join(f"{w} x {h} in {name}" for (h, w), name in found.items()) or "none"
+        raise ValueError(
+            f"{root}: frames must be of one size in all scenes, there are {sizes}: prepare again "
+            "with one (--frame-size)"
+        )
+    return next(iter(found))
+
+
 def _open_array(folder: Path, name: str, entry: Mapping[str, Any]) -> Array:
     path = folder / f"{name}.npy"
     try:

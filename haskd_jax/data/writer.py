@@ -95,6 +95,7 @@ class SceneWriter:
         self._frame_names: list[str] = []
         self._counts: dict[str, int] = {}
         self._estimated: list[str] = []
+        self.largest_label = -1
 
     def __enter__(self) -> "SceneWriter":
         """Makes the folder in which the scene is written."""
@@ -139,6 +140,8 @@ class SceneWriter:
             array = getattr(frame, name)
             if array is not None and array.shape != size:
                 raise DataError(f"frame {frame.name}", f"{name} {array.shape}, colour {size}")
+        if frame.label is not None:
+            self.largest_label = max(self.largest_label, int(frame.label.max(initial=-1)))
         for name, dtype in FRAME_ARRAYS.items():
             array = getattr(frame, name)
             key = f"frame_{name}"
@@ -191,6 +194,7 @@ class SceneWriter:
         self._counts["points"] = len(points)
         if cloud.label is not None:
             self._counts["labelled_points"] = int((cloud.label >= 0).sum())
+            self.largest_label = max(self.largest_label, int(cloud.label.max()))
 
     def _complete_normals(self, points: Array, given: Array | None) -> Array:
         normals = np.zeros_like(points) if given is None else nrm.unit(given)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from haskd_jax.experiments.arms import ARMS, ArmName, in_order
+from haskd_jax.ranges import at_least, positive, share
 from haskd_jax.train.card import ModelConfig, TeacherConfig
 from haskd_jax.train.config import ASDConfig, IHDConfig, OptimizerConfig, TrainConfig
-from haskd_jax.train.ranges import at_least, positive, share
 
 if TYPE_CHECKING:  # --help is answered before anything heavy is imported
     from haskd_jax.data.prepare import Source

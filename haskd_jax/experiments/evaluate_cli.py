@@ -8,7 +8,8 @@ import tyro
 
 from haskd_jax.data import list_scenes, read_dataset
 from haskd_jax.data.prepared import read_json, read_manifest
-from haskd_jax.experiments.trained import guarded, load_trained
+from haskd_jax.experiments.trained import load_trained
+from haskd_jax.guarded import guarded
 
 _RECORD = "evaluation.json"
 

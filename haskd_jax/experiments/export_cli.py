@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from haskd_jax.experiments.trained import check_writable, guarded, load_trained
+from haskd_jax.experiments.trained import check_writable, load_trained
+from haskd_jax.guarded import guarded
 
 # Leaves the native kernels out. Read once in a process, hence the process of its own.
 _NATIVE = "HASKD_JAX_NATIVE"

@@ -11,7 +11,8 @@ from haskd_jax.data import DataError, Scene, load_scene
 from haskd_jax.data.own import OwnScans
 from haskd_jax.data.palettes import palette
 from haskd_jax.data.writer import SceneWriter
-from haskd_jax.experiments.trained import Trained, check_writable, guarded, load_trained
+from haskd_jax.experiments.trained import Trained, check_writable, load_trained
+from haskd_jax.guarded import guarded
 
 Array = np.ndarray
 

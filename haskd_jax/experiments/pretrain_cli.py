@@ -9,7 +9,7 @@ import tyro
 
 from haskd_jax.data import list_scenes
 from haskd_jax.data.few_labels import read_scene_list
-from haskd_jax.experiments.trained import guarded
+from haskd_jax.guarded import guarded
 from haskd_jax.train.config import ImageTrainingConfig
 
 

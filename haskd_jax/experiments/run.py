@@ -1,4 +1,4 @@
-"""Runs an experiment from its configuration: the main of scannet, s3dis and synthrooms."""
+"""Runs an experiment from its configuration: the main of every experiment."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ from typing import Any
 
 from haskd_jax import __version__
 from haskd_jax.experiments.config import Experiment
-from haskd_jax.experiments.trained import guarded
+from haskd_jax.guarded import guarded
 
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 

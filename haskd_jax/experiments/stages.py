@@ -20,7 +20,7 @@ from rich.console import Console
 from haskd_jax.data import list_scenes, read_dataset
 from haskd_jax.data.few_labels import limited_reconstructions, read_scene_list
 from haskd_jax.data.prepare import Result, prepare
-from haskd_jax.data.prepared import read_manifest, scans_digest
+from haskd_jax.data.prepared import frame_size, read_manifest, scans_digest
 from haskd_jax.experiments.config import Experiment
 from haskd_jax.experiments.progress import bar
 from haskd_jax.train.selection import Method, read_selection, select, write_selection
@@ -110,7 +110,7 @@ def find_scenes(experiment: Experiment) -> Scenes:
         The scenes.
 
     Raises:
-        ValueError: No scene to train on, or too few labelled ones.
+        ValueError: No scene to train on, too few labelled ones, or none to evaluate by.
         DataError: Its root is no prepared root, or lacks a split.
     """
     config, root = experiment.scenes, experiment.root
@@ -121,10 +121,21 @@ def find_scenes(experiment: Experiment) -> Scenes:
         raise ValueError(f"{root}: no scene of {', '.join(train)}; there are {sorted(there)}")
     names = tuple(name for split in train if split in there for name in list_scenes(root, split))
     tested = tuple(name for split in test for name in list_scenes(root, split))
+    manifests = {name: read_manifest(root / name) for name in (*names, *tested)}
+    with_labels = [name for name in names if _has_labels(manifests[name])]
+    if not with_labels:
+        raise ValueError(
+            f"{root}: none of the {len(names)} scenes of {', '.join(train)} has labels"
+        )
     if config.labelled_list is not None:
         labelled = read_scene_list(config.labelled_list, names)
+        if without := sorted(labelled - set(with_labels)):
+            raise ValueError(
+                f"scenes.labelled_list: {config.labelled_list} names {', '.join(without[:3])}, "
+                f"without labels in {root} ({len(without)} scenes)"
+            )
     else:
-        labelled = limited_reconstructions(names, config.labelled)
+        labelled = limited_reconstructions(with_labels, config.labelled)
     # Held back by a draw of its own, the same whatever the seed of the training.
     drawn = np.random.default_rng(0).permutation(sorted(labelled)).tolist()
     if len(drawn) <= config.calibration:
@@ -133,7 +144,13 @@ def find_scenes(experiment: Experiment) -> Scenes:
             "to train on"
         )
     calibration = frozenset(drawn[: config.calibration])
-    manifests = {name: read_manifest(root / name) for name in (*names, *tested)}
+    without = [name for name in tested if not _has_labels(manifests[name])]
+    if without and "evaluate" in experiment.stages:
+        raise ValueError(
+            f"{root}: {len(without)} of the {len(tested)} scenes of {' and '.join(test)} have no "
+            f"labels to evaluate by, such as {without[0]}: name another split, or leave out the "
+            "stage evaluate"
+        )
     return Scenes(
         root=root,
         dataset=described["dataset"],
@@ -146,6 +163,10 @@ def find_scenes(experiment: Experiment) -> Scenes:
         frames={name: len(manifest["frames"]) for name, manifest in manifests.items()},
         digest=scans_digest(root, names),
     )
+
+
+def _has_labels(manifest: Mapping[str, Any]) -> bool:
+    return manifest["counts"].get("labelled_points", 0) > 0
 
 
 def run_select(
@@ -161,8 +182,13 @@ def run_select(
 
     Returns:
         Scene -> frames in order of preference.
+
+    Raises:
+        ValueError: Frames of several sizes, which do not go into one batch.
     """
     names = (*scenes.labelled, *scenes.unlabelled, *scenes.calibration, *scenes.test)
+    if scenes.framed:
+        frame_size(scenes.root, names)
     path = selection_path(experiment.out, method)
     given: dict[str, Any] = {
         "voxel_size": experiment.views.voxel_size,

@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-EXPERIMENTS = ("scannet", "s3dis", "synthrooms")
+EXPERIMENTS = ("scannet", "s3dis", "synthrooms", "own")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Example:
         >>> main(["--help"])
-        usage: haskd train {scannet,s3dis,synthrooms} PRESET [OPTIONS]
+        usage: haskd train {scannet,s3dis,synthrooms,own} PRESET [OPTIONS]
         <BLANKLINE>
         haskd train scannet --help tells more.
         0

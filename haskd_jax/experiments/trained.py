@@ -1,8 +1,6 @@
 """Trained networks as commands take them: a folder with a card and weights."""
 
 import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,23 +38,6 @@ def load_trained(folder: Path) -> Trained:
 
     network = make_network(read_card(folder))
     return Trained(network, *load_weights(folder, *network.shapes))
-
-
-def guarded(command: str, run: Callable[[], int]) -> int:
-    """Runs a command; what users can mend is said in a line, without a traceback.
-
-    Args:
-        command: Its name.
-        run: Gives the exit code.
-
-    Returns:
-        The exit code; 2 after such an error.
-    """
-    try:
-        return run()
-    except (ValueError, OSError) as error:
-        print(f"haskd {command}: {error}", file=sys.stderr)
-        return 2
 
 
 def check_writable(path: Path, suffix: str) -> None:

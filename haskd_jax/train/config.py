@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from haskd_jax.train.ranges import at_least, positive, share
+from haskd_jax.ranges import at_least, positive, share
 
 
 @dataclass(frozen=True)

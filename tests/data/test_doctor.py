@@ -13,6 +13,8 @@ from haskd_jax.data.own import OwnScans
 from haskd_jax.data.prepare import prepare
 from haskd_jax.data.s3dis import S3DIS
 from haskd_jax.data.scannet import ScanNet
+from haskd_jax.data.scene import Cloud
+from haskd_jax.data.writer import SceneWriter
 from tests.data import raw
 
 SIZE = (96, 72)
@@ -188,3 +190,29 @@ def test_what_is_not_there(tmp_path):
     assert "does not exist" in problem
     (problem,) = findings(tmp_path, "problem")
     assert "holds no .ply" in problem
+
+
+def test_own_scans_and_what_lies_beside_them(tmp_path):
+    points, side = raw.room_cloud(3000)
+    raw.write_ply(tmp_path / "a.ply", raw.vertices(points, label=side.astype(np.int32)))
+    (tmp_path / "b.las").write_bytes(b"")
+    assert not findings(tmp_path, "problem")  # which classes its labels are, nobody has said yet
+    (note,) = findings(tmp_path, "note")
+    assert "1 are no scans: b.las" in note
+
+
+def test_labels_that_no_class_names(tmp_path):
+    aligned_scene(tmp_path)
+    assert not findings(tmp_path / "out", "problem")
+    folder = tmp_path / "out" / "room"
+    points, _ = raw.room_cloud(6000)
+    with SceneWriter(tmp_path / "out", "room") as writer:
+        writer.add_cloud(Cloud(points=points, label=np.full(len(points), 3, np.int32)))
+        writer.commit(dataset="own", split="train", options={})
+    (problem,) = findings(tmp_path / "out", "problem")
+    assert f"{folder.name}: label 3, and 0 classes are named in dataset.json" in problem
+
+
+def test_a_number_of_samples_below_zero(tmp_path, capsys):
+    assert main([str(tmp_path), "--samples", "-1"]) == 2
+    assert "samples: -1, expected 0 or more" in capsys.readouterr().err

@@ -118,6 +118,20 @@ def test_npz_round_trip_and_fractions_of_colour(tmp_path):
     np.testing.assert_array_equal(cloud.label, side)
 
 
+def test_what_other_programs_call_it(tmp_path):
+    """CloudCompare's scalar fields, and a PCD with a field a colour."""
+    points, side = raw.room_cloud(30)
+    label = side.astype(np.float32)
+    raw.write_ply(tmp_path / "a.ply", raw.vertices(points, scalar_Label=label))
+    np.testing.assert_array_equal(read_cloud(tmp_path / "a.ply").label, side)
+    colour = raw.paint(points.astype(np.float64))
+    fields = dict(zip("xyz", points.T, strict=True)) | dict(zip("rgb", colour.T, strict=True))
+    raw.write_pcd(tmp_path / "a.pcd", fields | {"Segment": side.astype(np.int32)})
+    cloud = read_cloud(tmp_path / "a.pcd")
+    np.testing.assert_array_equal(cloud.colour, colour)
+    np.testing.assert_array_equal(cloud.label, side)
+
+
 @pytest.mark.parametrize(
     ("arrays", "reason"),
     [
@@ -128,6 +142,10 @@ def test_npz_round_trip_and_fractions_of_colour(tmp_path):
         ({"points": np.zeros((4, 2))}, "expected"),
         ({"points": np.zeros((4, 3)), "label": np.zeros(5, int)}, "5 rows of label"),
         ({"points": np.zeros((4, 3)), "label": np.full(4, 0.5)}, "not integers"),
+        ({"points": np.zeros((4, 3)), "label": np.array(list("abcd"))}, "label: <U1 that are not"),
+        ({"points": np.float64(3)}, r"points: shape \(\), expected"),
+        ({"points": np.zeros(12)}, r"points: shape \(12,\), expected"),
+        ({"points": np.zeros((4, 3)), "colour": np.uint8(3)}, "1 rows of colour"),
         ({"points": np.zeros((4, 3)), "label": np.full(4, -7)}, "below -1"),
         ({"points": np.zeros((4, 3)), "colour": np.full((4, 3), 300)}, "above 255"),
         ({"points": np.full((4, 3), 5e6)}, "subtract an offset"),

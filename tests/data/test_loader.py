@@ -361,7 +361,7 @@ def test_frames_of_two_sizes_are_refused(root, tmp_path):
     write_scene(tmp_path, "a", 0, 300)
     write_scene(tmp_path, "b", 1, 300, size=(20, 12))
     loader = Loader(tmp_path, ("a", "b"), t.plain(0.1), views=1, train=False)
-    with pytest.raises(ValueError, match="of one size, there are a: 12 x 16, b: 12 x 20"):
+    with pytest.raises(ValueError, match=r"one size .* 16 x 12 in a, 20 x 12 in b: prepare"):
         loader.measured().batch_at(0)
     with pytest.raises(ValueError, match="there are none"):
         Loader(root, NAMES[:1], views=1).measured(1).batch_at(0)

@@ -1,5 +1,7 @@
 """Own scans: clouds, and frames fused into clouds."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -165,6 +167,103 @@ def test_a_folder_of_scans(tmp_path):
     np.savez(tmp_path / "scans" / "a.npz", points=points)
     with pytest.raises(DataError, match="has the same name as"):
         OwnScans(tmp_path / "scans").scenes()
+
+
+def test_folders_named_as_splits(tmp_path):
+    points, _ = raw.room_cloud(300)
+    scans = tmp_path / "scans"
+    for name in ("train/a.ply", "val/b.ply", "c.ply", "._c.ply", "train/more/d.ply"):
+        (scans / name).parent.mkdir(parents=True, exist_ok=True)
+        raw.write_ply(scans / name, raw.vertices(points))
+    (scans / "val" / "e.las").write_bytes(b"")
+    raw.write_frames(scans / "test", raw.walk(4))  # a sequence, and no folder of scans
+    source = OwnScans(scans)
+    splits = {"a": "train", "b": "val", "c": "train", "test": "train"}
+    assert source.scenes() == splits
+    assert OwnScans(scans, split="test").scenes() == splits | {"c": "test", "test": "test"}
+    assert [path.name for path in source.others()] == ["more", "e.las"]
+    assert not prepare(source, tmp_path / "out").failed
+    for name, split in splits.items():
+        assert load_scene(tmp_path / "out" / name).manifest["split"] == split
+
+
+def test_a_scan_that_is_in_another_split_stays_there(tmp_path):
+    """A scan to validate on that has the name of one to train on must not take its place."""
+    points, _ = raw.room_cloud(300)
+    for name, count in (("train", 300), ("val", 200)):
+        (tmp_path / name).mkdir()
+        raw.write_ply(tmp_path / name / "a.ply", raw.vertices(points[:count]))
+    with pytest.raises(DataError, match=r"val.a\.ply: has the same name as .*train.a\.ply"):
+        OwnScans(tmp_path).scenes()
+    out = tmp_path / "out"
+    assert not prepare(OwnScans(tmp_path / "train"), out).failed
+    (failed,) = prepare(OwnScans(tmp_path / "val", split="val"), out).failed
+    assert "a: is in split train already: rename the scan, or remove" in failed.reason
+    assert len(load_scene(out / "a").points) == 300
+
+
+def test_the_folder_of_frames_that_one_is_in(tmp_path, monkeypatch):
+    raw.write_frames(tmp_path / "room", raw.walk(4))
+    monkeypatch.chdir(tmp_path / "room")
+    assert list(OwnScans(Path()).sources()) == ["room"]
+
+
+def test_labels_without_names_are_refused(tmp_path):
+    points, side = raw.room_cloud(300)
+    raw.write_ply(tmp_path / "a.ply", raw.vertices(points, label=side.astype(np.int32)))
+    (failed,) = prepare(OwnScans(tmp_path), tmp_path / "out").failed
+    assert "unknown label id 5: no classes are named" in failed.reason
+    assert "--classes" in failed.reason
+    named = OwnScans(tmp_path, classes=tuple("abcdef"))
+    with pytest.raises(DataError, match="holds own with the classes none, not a, b, c, d, e, f"):
+        prepare(named, tmp_path / "out")
+    raw.write_ply(tmp_path / "b.ply", raw.vertices(points))
+    summary = prepare(named, tmp_path / "out2")
+    assert not summary.failed
+    assert summary.results[1].notes == ("b.ply: classes are named, and it has no labels",)
+
+
+def test_label_images(tmp_path):
+    """255 is no label; what lies outside of the image is none either."""
+    room = tmp_path / "room"
+    raw.write_frames(room, raw.walk(4), size=(64, 48))
+    (room / "label").mkdir()
+    label = np.zeros((48, 64), np.uint8)
+    label[:, 20:] = 1
+    label[40:] = 255
+    for i in range(4):
+        Image.fromarray(label).save(room / "label" / f"{i}.png")
+    assert not prepare(OwnScans(room, classes=("a", "b")), tmp_path / "out").failed
+    expected = label.astype(int)
+    expected[40:] = -1
+    for found in load_scene(tmp_path / "out" / "room").frames.label:
+        np.testing.assert_array_equal(found, expected)
+    (failed,) = prepare(OwnScans(room, classes=("a",)), tmp_path / "out2").failed
+    assert "label/0.png: unknown label id 1: expected 0 to 0" in failed.reason.replace("\\", "/")
+    assert not prepare(OwnScans(room), tmp_path / "out3").failed
+    assert load_scene(tmp_path / "out3" / "room").frames.label is None
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"metres_per_unit": 0.0}, "metres_per_unit: 0.0, expected a positive number"),
+        ({"metres_per_unit": float("inf")}, "metres_per_unit: inf, expected a positive"),
+        ({"depth_units_per_metre": -1000.0}, "depth_units_per_metre: -1000.0, expected"),
+        ({"frame_stride": 0}, "frame_stride: 0, expected 1 or more"),
+        ({"frame_size": (64, 0)}, "frame_size: 0, expected 1 or more"),
+        ({"classes": ("floor", "box", "floor")}, "classes: floor twice"),
+    ],
+)
+def test_numbers_out_of_range(options, reason):
+    with pytest.raises(ValueError, match=reason):
+        OwnScans(Path("scans"), **options)
+
+
+@pytest.mark.parametrize("name", ["voxel_size", "max_depth", "tolerance"])
+def test_fusing_by_numbers_out_of_range(name):
+    with pytest.raises(ValueError, match=f"{name}: -1.0, expected"):
+        FuseOptions(**{name: -1.0})
 
 
 @pytest.mark.parametrize(

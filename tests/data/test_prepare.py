@@ -2,16 +2,18 @@
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from haskd_jax.data import DataError, list_scenes, load_scene
 from haskd_jax.data.prepare import prepare
 from haskd_jax.data.prepare_cli import main
-from haskd_jax.data.prepared import verify_scene
+from haskd_jax.data.prepared import read_json, verify_scene
 from haskd_jax.data.scannet import ScanNet
+from haskd_jax.data.scene import Cloud, Frame
 from haskd_jax.files import PARTIAL
 from tests.data import raw
 
@@ -67,8 +69,68 @@ def test_other_options_are_redone_and_the_same_are_not(tmp_path):
 
 def test_another_dataset_in_the_same_folder_is_refused(tmp_path):
     prepare(write_root(tmp_path / "raw", NAMES[:1], count=300), tmp_path / "out")
-    with pytest.raises(DataError, match=r"dataset\.json: holds scannet with other classes"):
+    with pytest.raises(DataError, match=r"dataset\.json: holds scannet, not test: choose"):
         prepare(raw.Reader(("a",)), tmp_path / "out")
+
+
+def test_what_failed_is_told_until_it_is_mended(tmp_path):
+    """Also by a preparation of other scenes in between."""
+    source = write_root(tmp_path / "raw", NAMES[:2], count=300)
+    raw.write_split(tmp_path / "raw", "train", NAMES[:1])
+    raw.write_split(tmp_path / "raw", "val", NAMES[1:2])
+    sens = tmp_path / "raw" / "room_0" / "room_0.sens"
+    whole = sens.read_bytes()
+    sens.write_bytes(whole[:-2000])
+    out = tmp_path / "out"
+
+    def failed(split):
+        prepare(replace(source, split=split), out)
+        return list(read_json(out / "prepare.json")["failed"])
+
+    assert failed("train") == ["room_0"] and failed("val") == ["room_0"]
+    sens.write_bytes(whole)
+    assert failed("train") == [] and failed("val") == []
+
+
+def test_labels_that_no_class_names_are_refused(tmp_path):
+    """They would train to the end, and be refused when the student is evaluated."""
+    (result,) = prepare(OneScan(label=(0, 1, 8)), tmp_path / "out").results
+    assert "unknown label id 8: 2 classes are named" in result.reason
+    (result,) = prepare(OneScan(frame_label=2), tmp_path / "out").results
+    assert "unknown label id 2: 2 classes are named" in result.reason
+    (result,) = prepare(OneScan(label=(0, 1, -1), frame_label=1), tmp_path / "out").results
+    assert result.status == "done"
+
+
+@dataclass(frozen=True)
+class OneScan:
+    """A reader of somebody else's."""
+
+    label: tuple[int, ...] = (0, 0, 0)
+    frame_label: int = 0
+    dataset = "mine"
+    classes = ("floor", "chair")
+
+    def scenes(self):
+        return {"scan": "train"}
+
+    def recipe(self, name):
+        return {}
+
+    def read(self, name, writer):
+        grey = np.zeros((2, 2), np.uint8)
+        writer.add_frame(
+            Frame(
+                name="0",
+                colour=np.stack([grey] * 3, axis=2),
+                depth=grey.astype(np.uint16),
+                intrinsics=np.eye(3),
+                camera_to_world=np.eye(4),
+                label=(grey + self.frame_label).astype(np.int16),
+            )
+        )
+        points = np.eye(3, dtype=np.float32)
+        writer.add_cloud(Cloud(points=points, label=np.array(self.label, np.int32)))
 
 
 def test_two_preparations_in_one_folder(tmp_path):

@@ -9,8 +9,9 @@ import sys
 import numpy as np
 import pytest
 
+from haskd_jax.data import prepare_cli
 from haskd_jax.data.s3dis import CLASSES as S3DIS_CLASSES
-from haskd_jax.experiments import s3dis, scannet, synthrooms
+from haskd_jax.experiments import own, s3dis, scannet, synthrooms
 from haskd_jax.experiments.arms import ARMS
 from haskd_jax.files import write_json
 from tests.data import raw
@@ -149,6 +150,30 @@ def test_synthrooms_does_only_what_is_not_done(tmp_path, capsys):
     assert synthrooms.main(other) == 0
     after = results(out, "plain")
     assert after["scenes"] == before["scenes"] and after["confusion"] != before["confusion"]
+
+
+def test_own_scans(tmp_path, capsys):
+    """From clouds and frames to a report, by the commands that docs/data.md shows."""
+    scans = tmp_path / "scans"
+    points, side = raw.room_cloud(3000)
+    for name in ("train/a", "train/b", "train/without", "val/c"):
+        raw.write_frames(scans / name, raw.walk(3))
+        label = {} if "without" in name else {"label": side.astype(np.int32)}
+        raw.write_ply(scans / name / "cloud.ply", raw.vertices(points, **label))
+    prepared, out = tmp_path / "prepared", tmp_path / "run"
+    command = ["own", "--raw", str(scans), "--classes", *"abcdef", "--out", str(prepared)]
+    assert prepare_cli.main(command) == 0
+    command = ["debug", "--prepared", str(prepared), "--out", str(out), "--arms", "haskd"]
+    assert own.main(command) == 0
+    found = results(out, "haskd")
+    assert found["protocol"]["split"] == "val" and np.sum(found["confusion"]) == 3000
+    assert found["classes"] == list("abcdef")
+    run = json.loads((out / "run.json").read_text())
+    assert run["scenes"]["unlabelled"] == ["without"]
+    assert "HAS-KD on own" in (out / "report.html").read_text()
+    # Prepared scans are all that it takes.
+    assert own.main(["debug", "--out", str(tmp_path / "other")]) == 2
+    assert "dataset.json: missing" in capsys.readouterr().err
 
 
 def test_s3dis_warns_where_what_teaches_has_nothing_to_say(s3dis_raw, tmp_path, capsys):

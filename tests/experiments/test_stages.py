@@ -1,13 +1,17 @@
 """Stages of an experiment on scenes that changed since."""
 
 import shutil
+from dataclasses import replace
 
+import numpy as np
+import pytest
 from rich.console import Console
 
+from haskd_jax.data.writer import SceneWriter
 from haskd_jax.experiments.config import ScenesConfig, ViewsConfig
 from haskd_jax.experiments.stages import find_scenes, run_select
 from haskd_jax.experiments.synthrooms import SynthRoomsExperiment
-from tests.train.trained import cloud, write_root, write_scene
+from tests.train.trained import cloud, frame, write_root, write_scene
 
 
 def test_frames_are_chosen_anew_where_a_scene_is_another(tmp_path):
@@ -28,3 +32,52 @@ def test_frames_are_chosen_anew_where_a_scene_is_another(tmp_path):
     shutil.rmtree(root / "four")
     write_scene(root, "four", cloud(6), split="test", frames=3)
     assert select() and not select()
+
+
+def rooms(root, **options):
+    """Of two scenes to train on one has labels; one of two to test on."""
+    write_root(root)
+    for name, split in (("three", "train"), ("four", "train"), ("five", "test"), ("six", "test")):
+        labels = name in ("three", "five")
+        write_scene(root, name, cloud(4, labels=labels), split=split, frames=3)
+    write_scene(root, "seven", replace(cloud(5), label=np.full(900, -1, np.int32)), split="train")
+    return SynthRoomsExperiment(prepared=root, out=root, **options)
+
+
+def test_scenes_without_labels_are_taught_alone(tmp_path):
+    """Whether they have no label file or no label in it."""
+    experiment = rooms(
+        tmp_path / "a", scenes=ScenesConfig(calibration=0), arms=("plain",), stages=("student",)
+    )
+    scenes = find_scenes(experiment)
+    assert (scenes.labelled, scenes.unlabelled) == (("three",), ("four", "seven"))
+    listed = tmp_path / "labelled.txt"
+    listed.write_text("three\nfour\n")
+    config = ScenesConfig(calibration=0, labelled_list=listed)
+    with pytest.raises(ValueError, match=r"labelled_list: .*labelled.txt names four, without"):
+        find_scenes(replace(experiment, scenes=config))
+    with pytest.raises(ValueError, match="calibration: 1 of 1 labelled scenes leaves none"):
+        find_scenes(replace(experiment, scenes=ScenesConfig(calibration=1)))
+    shutil.rmtree(tmp_path / "a" / "three")
+    with pytest.raises(ValueError, match="none of the 2 scenes of train has labels"):
+        find_scenes(experiment)
+
+
+def test_nothing_is_evaluated_by_scenes_without_labels(tmp_path):
+    experiment = rooms(tmp_path / "a", scenes=ScenesConfig(calibration=0), arms=("plain",))
+    with pytest.raises(ValueError, match=r"1 of the 2 scenes of test have no labels .* as six"):
+        find_scenes(experiment)
+    shutil.rmtree(tmp_path / "a" / "six")
+    assert find_scenes(experiment).test == ("five",)
+
+
+def test_frames_of_two_sizes_are_refused_before_anything_is_trained(tmp_path):
+    experiment = rooms(
+        tmp_path / "a", scenes=ScenesConfig(calibration=0), arms=("teacher",), stages=("select",)
+    )
+    with SceneWriter(tmp_path / "a", "four") as writer:
+        writer.add_frame(frame(0, (16, 12)))
+        writer.add_cloud(cloud(4))
+        writer.commit(dataset="rooms", split="train", options={})
+    with pytest.raises(ValueError, match=r"16 x 12 in four, 32 x 24 in three.*--frame-size"):
+        run_select(experiment, find_scenes(experiment), "iof", Console())

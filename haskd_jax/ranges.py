@@ -15,8 +15,8 @@ def at_least(name: str, value: int | float, least: int | float) -> None:
 
 
 def positive(name: str, value: int | float) -> None:
-    """Raises ValueError unless a number is above 0."""
-    if not value > 0:
+    """Raises ValueError unless a number is finite and above 0."""
+    if not 0 < value < float("inf"):
         raise ValueError(f"{name}: {value}, expected a positive number")
 
 
