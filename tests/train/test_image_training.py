@@ -279,6 +279,12 @@ class TestCommand:
             np.testing.assert_array_equal(saved["label"], frames.label[[int(n) for n in shown]])
         assert not list((out / "checkpoints").iterdir()) and not (out / "encoder.json").exists()
 
+    def test_a_file_in_place_of_the_folder(self, root, tmp_path, capsys):
+        (tmp_path / "file").write_text("")
+        command = [str(root), "--out", str(tmp_path / "file"), *self.options]
+        assert pretrain_cli.main(command) == 2
+        assert f"out: {tmp_path}/file is a file, expected a folder" in capsys.readouterr().err
+
     def test_nothing_left_to_learn_from(self, root, tmp_path, capsys):
         command = [str(root), "--out", str(tmp_path), "--held-back", "5", *self.options]
         assert pretrain_cli.main(command) == 2
