@@ -1,8 +1,9 @@
 """`haskd prepare`: raw scans to the prepared form, from the command line."""
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Union
 
 import tyro
 
@@ -38,7 +39,7 @@ def s3dis(source: Annotated[S3DIS, _FLAT], out: Path, workers: int = 2) -> int:
 
 
 def synthrooms(
-    source: Annotated[SynthRooms, tyro.conf.OmitArgPrefixes], out: Path, workers: int = 2
+    source: Annotated[SynthRooms, _FLAT, tyro.conf.OmitArgPrefixes], out: Path, workers: int = 2
 ) -> int:
     """Makes furnished rooms, scans them and prepares the scans: no download.
 
@@ -148,7 +149,20 @@ def main(args: Sequence[str] | None = None) -> int:
         "synthrooms": synthrooms,
         "own": own,
     }
-    return tyro.extras.subcommand_cli_from_dict(commands, prog="haskd prepare", args=args)
+    kinds = [
+        Annotated[int, tyro.conf.subcommand(name, constructor=command)]
+        for name, command in commands.items()
+    ]
+
+    # An argument rather than the whole: of a bare union tyro's errors name its own wrapper.
+    def start(command: Annotated[Union[*kinds], tyro.conf.arg(name="")]) -> int:  # type: ignore
+        return command
+
+    try:
+        return tyro.cli(start, prog="haskd prepare", args=args)
+    except ValueError as error:  # what a source says of its options
+        print(f"haskd prepare: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":
