@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Union
 
 import tyro
 
@@ -11,6 +11,7 @@ from haskd_jax.data.prepare import Result, Source, Summary, prepare
 from haskd_jax.data.s3dis import S3DIS
 from haskd_jax.data.scannet import ScanNet
 from haskd_jax.data.synthrooms import SynthRooms
+from haskd_jax.guarded import guarded
 
 _FLAT = tyro.conf.arg(name="")
 
@@ -38,7 +39,7 @@ def s3dis(source: Annotated[S3DIS, _FLAT], out: Path, workers: int = 2) -> int:
 
 
 def synthrooms(
-    source: Annotated[SynthRooms, tyro.conf.OmitArgPrefixes], out: Path, workers: int = 2
+    source: Annotated[SynthRooms, _FLAT, tyro.conf.OmitArgPrefixes], out: Path, workers: int = 2
 ) -> int:
     """Makes furnished rooms, scans them and prepares the scans: no download.
 
@@ -151,7 +152,16 @@ def main(args: Sequence[str] | None = None) -> int:
         "synthrooms": synthrooms,
         "own": own,
     }
-    return tyro.extras.subcommand_cli_from_dict(commands, prog="haskd prepare", args=args)
+    kinds = [
+        Annotated[int, tyro.conf.subcommand(name, constructor=command)]
+        for name, command in commands.items()
+    ]
+
+    # An argument rather than the whole: of a bare union tyro's errors name its own wrapper.
+    def start(command: Annotated[Union[*kinds], tyro.conf.arg(name="")]) -> int:  # type: ignore
+        return command
+
+    return guarded("prepare", lambda: tyro.cli(start, prog="haskd prepare", args=args))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from haskd_jax.data.prepared import read_json, scans_digest
 from haskd_jax.experiments.arm_setup import ArmSetup
 from haskd_jax.experiments.arms import ARMS, Arm, ArmName
 from haskd_jax.experiments.progress import bar
-from haskd_jax.train.evaluation import class_iou, evaluate
+from haskd_jax.train.evaluation import class_iou, evaluate, read_protocol
 from haskd_jax.train.image_encoders import encoder_in_words
 from haskd_jax.train.networks import Network
 from haskd_jax.train.records import write_predictions
@@ -48,7 +48,7 @@ def evaluate_arm(setup: ArmSetup, name: ArmName) -> None:
         "views": views.get("views", 0),
     }
     path = folder / EVALUATION
-    if path.exists() and read_json(path)["protocol"].items() >= wanted.items():
+    if path.exists() and read_protocol(path).items() >= wanted.items():
         return
     network, (first, *others) = setup.load(name)
     pictured = scenes.test[: experiment.pictures]

@@ -14,6 +14,7 @@ import msgspec
 from haskd_jax.data.few_labels import FewLabels
 from haskd_jax.data.loader import Loader
 from haskd_jax.data.prepared import read_json
+from haskd_jax.digest import differing
 from haskd_jax.experiments.arm_evaluation import EVALUATION, calibrate, quick_evaluation
 from haskd_jax.experiments.arm_setup import ArmSetup, all_here
 from haskd_jax.experiments.arms import ARMS, Arm, ArmName
@@ -136,7 +137,7 @@ def _is_done(setup: ArmSetup, folder: Path, resolved: Mapping[str, Any]) -> bool
         found.pop("commit", None)  # other code may train the same
         if found == resolved:
             return (folder / "weights").exists()
-        held = f"a training with another {', '.join(_differing(found, resolved))}"
+        held = f"a training with another {', '.join(differing(found, resolved))}"
     elif (folder / "checkpoints").exists():
         held = "checkpoints, but no config.json that says of which training"
     else:
@@ -230,15 +231,3 @@ def _soft_labels(setup: ArmSetup, name: ArmName) -> Path:
             tta=tta, on_scene=lambda done: show(done, {}), **setup.views(ARMS[name]),
         )  # fmt: skip
     return folder
-
-
-def _differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Names of the values that differ, with their path."""
-    names = []
-    for name in sorted(one.keys() | other.keys()):
-        a, b = one.get(name), other.get(name)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            names += _differing(a, b, f"{prefix}{name}.")
-        elif a != b:
-            names.append(f"{prefix}{name}")
-    return names

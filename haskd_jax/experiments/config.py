@@ -188,8 +188,9 @@ class Experiment(ABC):
 
     def __post_init__(self) -> None:
         """Checks what the types do not say."""
-        if not self.arms:
-            raise ValueError("arms: none")
+        for name in ("arms", "stages"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: none, expected one or more")
         needed = in_order(self.arms, offline=self.snapshots == "offline")
         arms = [ARMS[name] for name in needed]
         given = (self.train.optimizer.schedule, self.train_teacher.optimizer.schedule)

@@ -10,6 +10,7 @@ from haskd_jax.data import list_scenes, read_dataset
 from haskd_jax.data.prepared import read_json, read_manifest
 from haskd_jax.experiments.trained import load_trained
 from haskd_jax.guarded import guarded
+from haskd_jax.ranges import at_least
 
 _RECORD = "evaluation.json"
 
@@ -45,6 +46,7 @@ def evaluate(
     """
     from rich.console import Console
 
+    at_least("predictions", predictions, 0)
     run = _read_run(folder)
     arms = _arms(folder, run)
     if submission is not None and len(arms) > 1:
@@ -181,7 +183,7 @@ def _evaluate_arm(
             records.write_submission(submission, found.scene.name, found.predictions, classes)
 
     record = arm / _RECORD
-    before = _protocol(record)
+    before = evaluation.read_protocol(record) if record.exists() else {}
     config = read_json(arm / "config.json") if (arm / "config.json").exists() else {}
     steps = read_log(arm) if (arm / METRICS).exists() else []
     result = evaluation.evaluate(
@@ -218,10 +220,6 @@ def _evaluate_arm(
         record = arm / f"evaluation-{'-'.join(words)}.json"
     result.write(record)
     return result
-
-
-def _protocol(record: Path) -> dict[str, Any]:
-    return dict(read_json(record)["protocol"]) if record.exists() else {}
 
 
 def _show(console: Any, found: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import tyro
 
 from haskd_jax.data import list_scenes
 from haskd_jax.data.few_labels import read_scene_list
+from haskd_jax.experiments.trained import check_folder
 from haskd_jax.guarded import guarded
 from haskd_jax.train.config import ImageTrainingConfig
 
@@ -41,6 +42,7 @@ def pretrain(
     from haskd_jax.train.image_training import train_encoder
     from haskd_jax.train.stopping import Stopped
 
+    check_folder(out)
     names = list_scenes(data, split)
     if scenes is not None:
         chosen = read_scene_list(scenes, names)

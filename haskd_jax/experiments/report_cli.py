@@ -1,29 +1,30 @@
 """`haskd report`: the HTML report of a run, written anew."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
+from haskd_jax.experiments.trained import check_writable
+from haskd_jax.guarded import guarded
 
-def report(run: tyro.conf.Positional[Path], out: Path | None = None) -> int:
+
+def report(
+    run: tyro.conf.Positional[Path],
+    out: Annotated[Path | None, tyro.conf.arg(aliases=("-o",))] = None,
+) -> int:
     """Writes the report of a run: one HTML file that needs nothing else.
 
     Args:
         run: The run folder that an experiment wrote.
-        out: Where to; report.html in the run folder by default.
-
-    Returns:
-        0, or 2 if a file of the run is damaged or the report cannot be written.
+        out: The .html to write; report.html in the run folder by default.
     """
     from haskd_jax.report import write_report
 
-    try:
-        print(write_report(run, out))
-    except (ValueError, OSError) as error:
-        print(f"haskd report: {error}", file=sys.stderr)
-        return 2
+    if out is not None:
+        check_writable(out, ".html")
+    print(write_report(run, out))
     return 0
 
 
@@ -34,9 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The arguments after `report`; those of the command line by default.
 
     Returns:
-        The exit code.
+        The exit code; 2 if a file of the run is damaged or the report cannot be written.
     """
-    return tyro.cli(report, prog="haskd report", args=arguments)
+    return guarded("report", lambda: tyro.cli(report, prog="haskd report", args=arguments))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from haskd_jax import __version__
 from haskd_jax.experiments.config import Experiment
+from haskd_jax.experiments.trained import check_folder
 from haskd_jax.guarded import guarded
 
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -30,10 +31,18 @@ def main_of(presets: Mapping[str, tuple[str, Experiment]], arguments: Sequence[s
     import tyro
 
     name = next(iter(presets.values()))[1].name
-    experiment = tyro.extras.overridable_config_cli(
-        dict(presets), args=arguments, prog=f"python -m haskd_jax.experiments.{name}"
+    kinds = tyro.extras.subcommand_type_from_defaults(
+        {preset: experiment for preset, (_, experiment) in presets.items()},
+        {preset: text for preset, (text, _) in presets.items()},
+        sort_subcommands=False,
     )
-    return run(experiment)
+
+    # An argument rather than the whole: of a bare union tyro's errors name its own wrapper.
+    def start(experiment: Annotated[kinds, tyro.conf.arg(name="")]) -> int:  # type: ignore[valid-type]
+        return run(experiment)
+
+    prog = f"python -m haskd_jax.experiments.{name}"
+    return tyro.cli(start, prog=prog, args=arguments, config=(tyro.conf.AvoidSubcommands,))
 
 
 def run(experiment: Experiment) -> int:
@@ -46,11 +55,20 @@ def run(experiment: Experiment) -> int:
         The exit code: 0; 1 after a training that diverged, or where a seed of a sweep failed; 2 for
         what a user can mend; 143 after SIGTERM; 130 after Ctrl-C in a sweep.
     """
-    if experiment.seeds > 1:
-        from haskd_jax.experiments.sweep import run_sweep
+    return guarded(experiment.name, lambda: _run_or_sweep(experiment))
 
-        return guarded(experiment.name, lambda: run_sweep(experiment))
-    return guarded(experiment.name, lambda: _run(experiment))
+
+def _run_or_sweep(experiment: Experiment) -> int:
+    check_folder(experiment.out)
+    if experiment.encoder is not None and {"teacher", "evaluate"} & set(experiment.stages):
+        from haskd_jax.train.image_encoders import read_encoder
+
+        read_encoder(experiment.encoder)  # long before the first teacher asks for it
+    if experiment.seeds == 1:
+        return _run(experiment)
+    from haskd_jax.experiments.sweep import run_sweep
+
+    return run_sweep(experiment)
 
 
 def _run(experiment: Experiment) -> int:

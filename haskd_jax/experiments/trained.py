@@ -50,11 +50,27 @@ def check_writable(path: Path, suffix: str) -> None:
     Raises:
         ValueError: Another suffix, a folder, or within none that can be written to.
     """
+    if path.is_dir():
+        raise ValueError(f"out: {path} is a folder, expected a {suffix} file")
     if path.suffix != suffix:
         raise ValueError(f"out: {path} does not end in {suffix}")
-    if path.is_dir():
-        raise ValueError(f"out: {path} is a folder")
     if not path.absolute().parent.is_dir():
         raise ValueError(f"out: there is no folder {path.absolute().parent}")
     if not os.access(path.absolute().parent, os.W_OK):
         raise ValueError(f"out: {path.absolute().parent} cannot be written to")
+
+
+def check_folder(path: Path) -> None:
+    """Refuses a folder of results that could not be made, before the work is done.
+
+    Args:
+        path: The folder to be; those above it are made too.
+
+    Raises:
+        ValueError: It or one above it is a file, or cannot be written to.
+    """
+    near = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not near.is_dir():
+        raise ValueError(f"out: {near} is a file, expected a folder")
+    if not os.access(near, os.W_OK):
+        raise ValueError(f"out: {near} cannot be written to")

@@ -279,7 +279,7 @@ def _read_metrics(path: Path) -> tuple[Mapping[str, Any], ...]:
 
 
 def _read_evaluation(path: Path) -> Evaluation | None:
-    advice = "evaluate again"
+    advice = "remove it and evaluate again"
     value = _object(path, "haskd-evaluation", advice)
     if value.get("miou", 0) is None:
         return None  # no point of the split is labelled

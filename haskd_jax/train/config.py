@@ -230,6 +230,10 @@ class ImageTrainingConfig:
 
     def __post_init__(self) -> None:
         """Checks what the types do not say."""
-        for name in ("steps", "batch_size", "log_every", "save_every"):
+        if not self.channels:
+            raise ValueError("channels: none, expected one width or more")
+        at_least("channels", min(self.channels), 1)
+        for name in ("blocks", "features", "steps", "batch_size", "log_every", "save_every"):
             at_least(name, getattr(self, name), 1)
         positive("learning_rate", self.learning_rate)
+        at_least("weight_decay", self.weight_decay, 0)

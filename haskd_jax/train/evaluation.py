@@ -18,9 +18,9 @@ from jax.experimental import multihost_utils
 from jaxtyping import Float32, Float64, Int16, Int64, PyTree
 
 import haskd_jax
-from haskd_jax.data import Scene, load_scene
+from haskd_jax.data import DataError, Scene, load_scene
 from haskd_jax.data.few_labels import FewLabels
-from haskd_jax.data.prepared import scans_digest
+from haskd_jax.data.prepared import read_json, scans_digest
 from haskd_jax.digest import digest
 from haskd_jax.files import write_json
 from haskd_jax.train import metrics
@@ -97,6 +97,30 @@ class Evaluation:
     def write(self, path: str | Path) -> None:
         """Writes the record, whole or not at all."""
         write_json(Path(path), self.to_json())
+
+
+def read_protocol(path: Path) -> dict[str, Any]:
+    """The protocol of a record that `Evaluation.write` left.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Plain values by name.
+
+    Raises:
+        DataError: Missing or damaged.
+
+    Example:
+        >>> read_protocol(Path("no/evaluation.json"))
+        Traceback (most recent call last):
+        ...
+        haskd_jax.data.errors.DataError: no/evaluation.json: missing
+    """
+    found = read_json(path)
+    if not isinstance(found, dict) or not isinstance(found.get("protocol"), dict):
+        raise DataError(path, "not the record of an evaluation: remove it and evaluate again")
+    return found["protocol"]
 
 
 def _number(value: float) -> float | None:

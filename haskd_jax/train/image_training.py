@@ -21,6 +21,7 @@ from jaxtyping import ArrayLike, Int64, Integer, PyTree
 from haskd_jax import models
 from haskd_jax.data import DataError, load_scene, read_dataset
 from haskd_jax.data.prepared import read_json
+from haskd_jax.digest import differing
 from haskd_jax.files import map_array, write_json
 from haskd_jax.train.checkpoints import Checkpoints, save_weights
 from haskd_jax.train.config import ImageTrainingConfig, OptimizerConfig
@@ -71,11 +72,12 @@ def train_encoder(
         Stopped: SIGTERM came; all is saved.
     """
     classes = tuple(read_dataset(root)["classes"])
+    frames = _labelled_frames(root, scenes)
+    scored = _labelled_frames(root, held_back) if held_back else []
+    # After the data were looked at: a command that they refuse leaves the folder to the next.
     _claim(folder, {"images": config, "scenes": scenes, "held_back": held_back, "classes": classes})
     if (folder / ENCODER).exists():
         return read_encoder(folder)
-    frames = _labelled_frames(root, scenes)
-    scored = _labelled_frames(root, held_back) if held_back else []
     shape = models.ImageEncoderConfig(config.channels, config.blocks, config.features)
     apply, init = make_encoder(shape, len(classes))
     optimizer = make_optimizer(
@@ -183,12 +185,11 @@ def _claim(folder: Path, wanted: dict[str, Any]) -> None:
     wanted = msgspec.json.decode(msgspec.json.encode(wanted))  # tuples become lists, as in the file
     path = folder / _CONFIG
     if path.exists():
-        found = read_json(path)
-        differing = [name for name in wanted if found.get(name) != wanted[name]]
-        if differing:
+        names = [name.removeprefix("images.") for name in differing(read_json(path), wanted)]
+        if names:
             raise ValueError(
-                f"{folder} holds a training with other {', '.join(differing)}: give another --out, "
-                "or remove it"
+                f"{folder} holds another training, which differs in {', '.join(names)}: give "
+                "another --out, or remove it"
             )
     write_json(path, wanted)
 

@@ -241,6 +241,17 @@ def test_the_command_tells_what_was_left_out_and_why(tmp_path, capsys):
     assert "is no folder" in capsys.readouterr().out
 
 
+def test_options_out_of_range_are_said_to_users(tmp_path, capsys):
+    command = ["synthrooms", "--out", str(tmp_path / "out")]
+    assert main([*command, "--train", "-3"]) == 2
+    assert capsys.readouterr().err.startswith("haskd prepare: train: -3 scenes, must be 0 to ")
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--frames", "1"])
+    assert end.value.code == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "source.options: frames: 1, must be 4 or more" in told and "tyro" not in told
+
+
 @pytest.mark.parametrize(
     ("command", "first"),
     [("scannet", "--raw"), ("s3dis", "--raw"), ("own", "--raw"), ("synthrooms", "--train")],

@@ -323,10 +323,27 @@ class TestBadInput:
         assert scannet.main(command) == 2
         assert "scenes.calibration: 3 of 3 labelled scenes leaves none" in capsys.readouterr().err
 
-    def test_an_unwritable_folder(self, tmp_path, capsys):
-        (tmp_path / "file").write_text("")
-        assert scannet.main(["debug", "--out", str(tmp_path / "file" / "run")]) == 2
-        assert "file" in capsys.readouterr().err
+    @pytest.mark.parametrize("more", [[], ["--seeds", "2"]])
+    @pytest.mark.parametrize("within", ["", "run"])
+    def test_a_file_in_place_of_the_folder(self, tmp_path, capsys, within, more):
+        path = tmp_path / "file"
+        path.write_text("")
+        assert scannet.main(["debug", "--out", str(path / within), *more]) == 2
+        assert f"out: {path} is a file, expected a folder" in capsys.readouterr().err
+
+    def test_no_encoder_is_said_before_anything_is_done(self, tmp_path, capsys):
+        out = tmp_path / "run"
+        assert synthrooms.main(["debug", "--out", str(out), "--encoder", "nosuch"]) == 2
+        assert "nosuch/encoder.json: missing" in capsys.readouterr().err
+        assert not out.exists()
+
+    def test_an_option_out_of_range(self, capsys):
+        with pytest.raises(SystemExit) as exit:
+            synthrooms.main(["debug", "--scenes.voxel-size", "-0.1"])
+        assert exit.value.code == 2
+        text = " ".join(capsys.readouterr().err.split())
+        assert "experiment.scenes: voxel_size: -0.1, expected a positive" in text
+        assert "tyro" not in text
 
     @pytest.mark.parametrize("option", ["--trian.steps", "--arms"])
     def test_unknown_options(self, option, capsys):

@@ -1,6 +1,7 @@
 """The examples in the documents run as they stand, and their links lead somewhere."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from haskd_jax.data.scannet_labels import CLASSES
 from haskd_jax.experiments import export_cli
 from tests.report import fake
-from tests.train.trained import cloud, make_student, write_training
+from tests.train.trained import cloud, make_student, write_scene, write_training
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -38,8 +39,7 @@ def folder(tmp_path_factory):
     fake.write_results(folder / "runs" / "sweep", {"plain": 0.5, "haskd": 0.55}, seeds=3)
     out = str(folder / "student.jaxexport")
     assert export_cli.main([str(trained), "-o", out, "--points", "700"]) == 0
-    scan = cloud(8, count=600)
-    np.savez(folder / "scan.npz", points=scan.points, colour=scan.colour, normals=scan.normals)
+    write_scene(folder / "mine", "scan", cloud(8, count=600))
     (folder / "raw").mkdir()
     rng = np.random.default_rng(0)
     table = np.column_stack([rng.uniform(0, 3, (50, 3)), rng.integers(0, 2, 50)])
@@ -51,6 +51,16 @@ def folder(tmp_path_factory):
 def test_examples_run(document, folder, monkeypatch):
     monkeypatch.chdir(folder)
     assert run_examples(document)
+
+
+def test_a_scan_that_does_not_fit_an_export_is_refused(folder, tmp_path, monkeypatch):
+    for name in ("student.jaxexport", "student.jaxexport.json"):
+        shutil.copy(folder / name, tmp_path / name)
+    write_scene(tmp_path / "mine", "scan", cloud(8, count=701))
+    monkeypatch.chdir(tmp_path)
+    example = BLOCK.findall((ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8"))[-1]
+    with pytest.raises(ValueError, match="701 points, but 700 fit: export with --points 701"):
+        exec(compile(example, "docs/evaluation.md", "exec"), {})
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, "CONTRIBUTING.md", "CHANGELOG.md"])

@@ -28,11 +28,22 @@ def test_the_report_needs_no_jax():
     assert result.returncode == 0, result.stderr
 
 
-def test_report(finished, tmp_path, capsys):
+@pytest.mark.parametrize("option", ["--out", "-o"])
+def test_report(finished, tmp_path, capsys, option):
     out = tmp_path / "page.html"
-    assert report_cli.main([str(finished), "--out", str(out)]) == 0
+    assert report_cli.main([str(finished), option, str(out)]) == 0
     assert capsys.readouterr().out.strip() == str(out)
     assert out.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("", "is a folder, expected a .html file"), ("page", "does not end in .html")],
+)
+def test_a_report_goes_to_an_html_file(finished, tmp_path, capsys, name, said):
+    assert report_cli.main([str(finished), "--out", str(tmp_path / name)]) == 2
+    assert f"haskd report: out: {tmp_path / name} {said}" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("command", [report_cli, view_cli])

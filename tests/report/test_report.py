@@ -263,7 +263,7 @@ def truncated(path):
         ("plain/evaluation.json", broken_json, "not readable as JSON"),
         ("plain/evaluation.json", broken_confusion, "evaluate again"),
         ("plain/evaluation.json", broken_share, "miou: 43.1, expected a share from 0 to 1"),
-        ("plain/evaluation.json", lacking, "lacks 'accuracy': evaluate again"),
+        ("plain/evaluation.json", lacking, "lacks 'accuracy': remove it and evaluate again"),
         ("plain/evaluation.json", other_version, "version 2"),
         ("plain/metrics.jsonl", broken_line, "line 2"),
         ("selection.json", other_indices, "indices [3] of 3 frames: remove it and select again"),

@@ -164,7 +164,8 @@ class TestExperiment:
         ("values", "message"),
         [
             ({"train": TrainConfig(steps=4)}, "train.optimizer.cycles: 5 of 4 steps in all"),
-            ({"arms": ()}, "arms: none"),
+            ({"arms": ()}, "arms: none, expected one or more"),
+            ({"stages": ()}, "stages: none, expected one or more"),
             ({"scenes": ScenesConfig(calibration=0)}, "scenes.calibration: 0, but experts"),
             (
                 {"arms": ("asd",), "snapshots": "online", "scenes": ScenesConfig(calibration=0)},

@@ -86,6 +86,7 @@ def test_a_run_is_evaluated_and_records_of_other_protocols_stay(run, capsys):
         (["plain", "--snapshots"], "has no snapshots"),
         (["teacher", "--split", "train"], "1 of 1 scenes have no frames selected, such as three"),
         (["nothing"], "card.json: missing"),
+        (["plain", "--predictions", "-1"], "predictions: -1, expected 0 or more"),
     ],
 )
 def test_what_cannot_be_evaluated_is_said_in_a_line(run, capsys, given, message):
@@ -95,6 +96,17 @@ def test_what_cannot_be_evaluated_is_said_in_a_line(run, capsys, given, message)
     assert main([str(folder), *more]) == 2
     assert message in capsys.readouterr().err
     assert sorted(run.rglob("*")) == before
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"protocol": 1}', "{"])
+def test_a_damaged_record_is_named_and_stays(run, capsys, text):
+    path = run / "plain" / "evaluation.json"
+    path.write_text(text)
+    assert main([str(run / "plain")]) == 2
+    said = capsys.readouterr().err
+    assert f"{path}: not " in said
+    assert text == "{" or "remove it and evaluate again" in said
+    assert path.read_text() == text
 
 
 def test_scenes_of_the_same_names_are_other_scenes(run):

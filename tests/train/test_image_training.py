@@ -197,22 +197,37 @@ def test_training_leaves_it_as_it_is(root, trained):
 
 class TestBadInput:
     def test_another_training_in_the_folder(self, root, trained):
-        with pytest.raises(ValueError, match="holds a training with other scenes: give another"):
+        with pytest.raises(ValueError, match="which differs in scenes: give another --out"):
             train_encoder(CONFIG, root, SCENES, trained[0], held_back=SCENES[2:])
+        other = replace(CONFIG, channels=(8, 16), blocks=2)
+        with pytest.raises(ValueError, match="which differs in blocks, channels: give another"):
+            train_encoder(other, root, SCENES[:2], trained[0], held_back=SCENES[2:])
 
     def test_no_labels(self, root, tmp_path):
         with pytest.raises(DataError, match="none of 1 scenes has frames with 2D labels"):
             train_encoder(CONFIG, root, ["unlabelled"], tmp_path)
         with pytest.raises(DataError, match="none of 1 scenes has frames with 2D labels"):
             train_encoder(CONFIG, root, ["a"], tmp_path / "other", held_back=["unlabelled"])
+        assert not list(tmp_path.iterdir())  # the folders are still anybody's
 
     def test_two_sizes(self, root, tmp_path):
         with pytest.raises(DataError, match="32 x 24 in a, 40 x 24 in wide"):
             train_encoder(CONFIG, root, ["a", "wide"], tmp_path)
 
-    def test_no_steps(self):
-        with pytest.raises(ValueError, match="steps: 0, expected 1 or more"):
-            ImageTrainingConfig(steps=0)
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ({"steps": 0}, "steps: 0, expected 1 or more"),
+            ({"channels": (8, 0)}, "channels: 0, expected 1 or more"),
+            ({"channels": ()}, "channels: none, expected one width or more"),
+            ({"blocks": 0}, "blocks: 0, expected 1 or more"),
+            ({"features": 0}, "features: 0, expected 1 or more"),
+            ({"weight_decay": -0.1}, "weight_decay: -0.1, expected 0 or more"),
+        ],
+    )
+    def test_ranges(self, values, message):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            ImageTrainingConfig(**values)
 
     @pytest.mark.parametrize("make", [make_student, make_teacher])
     def test_a_network_that_trains_all_of_itself(self, trained, make):
@@ -263,6 +278,12 @@ class TestCommand:
             np.testing.assert_array_equal(saved["colour"], frames.colour[[int(n) for n in shown]])
             np.testing.assert_array_equal(saved["label"], frames.label[[int(n) for n in shown]])
         assert not list((out / "checkpoints").iterdir()) and not (out / "encoder.json").exists()
+
+    def test_a_file_in_place_of_the_folder(self, root, tmp_path, capsys):
+        (tmp_path / "file").write_text("")
+        command = [str(root), "--out", str(tmp_path / "file"), *self.options]
+        assert pretrain_cli.main(command) == 2
+        assert f"out: {tmp_path}/file is a file, expected a folder" in capsys.readouterr().err
 
     def test_nothing_left_to_learn_from(self, root, tmp_path, capsys):
         command = [str(root), "--out", str(tmp_path), "--held-back", "5", *self.options]
