@@ -163,6 +163,13 @@ def _described(scene: Scene) -> Finding:
             f"is {extent:.4g} m across: these are hardly metres",
             "prepare again with --metres-per-unit",
         )
+    if scene.label is not None and not counts["labelled_points"]:
+        return Finding(
+            "note",
+            scene.name,
+            "; ".join(words),
+            "all its labels are -1: it counts as a scene without labels",
+        )
     return Finding("good", scene.name, "; ".join(words))
 
 

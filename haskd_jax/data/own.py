@@ -54,6 +54,8 @@ class OwnScans:
         at_least("frame_stride", self.frame_stride, 1)
         for length in self.frame_size or ():
             at_least("frame_size", length, 1)
+        if len(self.classes) > _NO_LABEL:
+            raise ValueError(f"classes: {len(self.classes)}, at most {_NO_LABEL} can be told apart")
         twice = {name for name in self.classes if self.classes.count(name) > 1}
         if twice:
             raise ValueError(f"classes: {', '.join(sorted(twice))} twice; each needs its own name")

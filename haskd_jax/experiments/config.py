@@ -48,6 +48,7 @@ class ScenesConfig:
     def __post_init__(self) -> None:
         """Checks the ranges."""
         positive("voxel_size", self.voxel_size)
+        positive("labelled", self.labelled)
         share("labelled", self.labelled)
         if self.mix is not None:
             share("mix", self.mix)

@@ -9,7 +9,7 @@ import numpy as np
 from haskd_jax.report.charts import Bars, bar_chart, heat_table
 from haskd_jax.report.page import absent, arm_colour, duration, section, swatches, table
 from haskd_jax.report.run_folder import Arm, Evaluation, Run
-from haskd_jax.report.verdict import REFERENCE, STUDENT, findings, points, signed
+from haskd_jax.report.verdict import REFERENCE, STUDENTS, findings, points, signed, student_of
 
 # What must be the same for two scores to be compared.
 _COMPARABLE = ("dataset", "split", "scenes", "labels", "unit", "voxel_size", "tta", "checkpoint")
@@ -120,7 +120,8 @@ def class_section(run: Run) -> str:
     if not run.evaluated:
         return section(title, absent("No arm has been evaluated, so there is no IoU to show."))
     scores = [arm.evaluation for arm in run.evaluated if arm.evaluation]
-    plain, student = _of(run, REFERENCE), _of(run, STUDENT)
+    name = student_of({arm.name for arm in run.evaluated})
+    plain, student = _of(run, REFERENCE), _of(run, name)
     count = scores[0].confusion.sum(axis=1)
     share = count / max(count.sum(), 1)
     rows = []
@@ -140,7 +141,7 @@ def class_section(run: Run) -> str:
     legend = swatches([(arm.title, arm_colour(run, arm)) for arm in run.evaluated])
     note = "IoU of every class; beneath its name its share of the points."
     if plain and student:
-        note += " At the end HAS-KD minus plain, in points."
+        note += f" At the end {STUDENTS[name]} minus plain, in points."
     shown = {row.label for row in rows}
     hidden = [name for name in scores[0].classes if name not in shown]
     if hidden:
@@ -154,7 +155,7 @@ def confusion_section(run: Run) -> str:
     title = "What is taken for what"
     if not run.evaluated:
         return section(title, absent("No arm has been evaluated, so nothing was confused yet."))
-    order = {STUDENT: 0, REFERENCE: 1}
+    order = {student_of({arm.name for arm in run.evaluated}): 0, REFERENCE: 1}
     arms = sorted(run.evaluated, key=lambda arm: order.get(arm.name, 2))
     parts = []
     for number, arm in enumerate(arms):

@@ -141,10 +141,18 @@ TITLES = {
     "plain": "Plain student",
     "cyclic": "Cyclic student",
     "teacher": "Teacher",
+    "teacher_uniform": "Teacher, uniform views",
+    "teacher_random": "Teacher, random views",
     "ihd": "IHD student",
+    "ihd_uniform": "IHD student, uniform views",
     "ihd_cyclic": "Cyclic IHD student",
+    "ihd_points": "Taught by a student",
     "asd": "ASD student",
+    "mean_snapshots": "All snapshots alike",
     "haskd": "HAS-KD student",
+    "smoothing": "Label smoothing",
+    "snapshots": "Ensemble of snapshots",
+    "ensemble": "Ensemble of students",
 }
 
 

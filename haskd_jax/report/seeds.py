@@ -20,7 +20,7 @@ from haskd_jax.report.statistics import (
     paired_differences,
     summaries,
 )
-from haskd_jax.report.verdict import REFERENCE, STUDENT, points, signed
+from haskd_jax.report.verdict import REFERENCE, STUDENTS, points, signed, student_of
 
 _TREND = {"better": "up", "worse": "down"}
 _COLOUR = {"better": "var(--up)", "worse": "var(--down)"}
@@ -128,8 +128,9 @@ def _line(name: str, cells: Sequence[str], d: PairedDifference | None = None) ->
 
 
 def _by_class(rows: Sequence[Result], rare: Sequence[str]) -> str:
-    """HAS-KD minus plain, class by class, behind a fold."""
-    pair = [row for row in rows if row.arm in (REFERENCE, STUDENT)]
+    """The student that the report is about minus plain, class by class, behind a fold."""
+    student = student_of({row.arm for row in rows})
+    pair = [row for row in rows if row.arm in (REFERENCE, student)]
     lines = []
     for name in class_columns(rows):
         for d in paired_differences(pair, reference=REFERENCE, metric=name):
@@ -140,7 +141,8 @@ def _by_class(rows: Sequence[Result], rare: Sequence[str]) -> str:
         return ""
     heads = ("Class", "Seeds", "IoU", "95 % interval", "Verdict")
     inner = table("results seeds", heads, "".join(lines))
-    return f"<details><summary>HAS-KD minus plain, class by class</summary>{inner}</details>"
+    summary = f"{STUDENTS[student]} minus plain, class by class"
+    return f"<details><summary>{summary}</summary>{inner}</details>"
 
 
 _WIDTH, _NAMES, _MARGIN, _ROW = 760, 260, 16, 24

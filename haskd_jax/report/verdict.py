@@ -1,11 +1,13 @@
 """The result in words, right whichever way it falls."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from haskd_jax.report.run_folder import Evaluation, Run
 from haskd_jax.report.statistics import PairedDifference, majority
 
-REFERENCE, STUDENT, TEACHER = "plain", "haskd", "teacher"
+REFERENCE, TEACHER = "plain", "teacher"
+# Whom a report may be about, and what people call the way in which it was taught.
+STUDENTS = {"haskd": "HAS-KD", "ihd": "IHD", "asd": "ASD"}
 # How far one seed of a run of SynthRooms' size moves by itself, mIoU points.
 SEED_NOISE = 2.0
 
@@ -56,6 +58,22 @@ def compare(name: str, score: float, other: str, other_score: float) -> str:
     return f"{name} is {size} mIoU {'above' if difference > 0 else 'below'} {other}"
 
 
+def student_of(arms: Container[str]) -> str:
+    """The student that a report is about: of HAS-KD, or of a part of it where that is all there is.
+
+    Args:
+        arms: Names of those that were evaluated.
+
+    Returns:
+        The name of an arm; that of HAS-KD where there is none of them.
+
+    Example:
+        >>> student_of({"plain", "asd", "ihd"}), student_of({"plain"})
+        ('ihd', 'haskd')
+    """
+    return next((name for name in STUDENTS if name in arms), "haskd")
+
+
 def headline(run: Run, differences: Sequence[PairedDifference] = ()) -> str:
     """The one sentence to take away.
 
@@ -66,16 +84,18 @@ def headline(run: Run, differences: Sequence[PairedDifference] = ()) -> str:
     Returns:
         The sentence.
     """
-    swept = [d for d in differences if d.arm == STUDENT and d.low is not None]
+    name = student_of({d.arm for d in differences if d.low is not None})
+    swept = [d for d in differences if d.arm == name and d.low is not None]
     if swept:
         return " ".join(_over_seeds(d) for d in swept)
-    student, plain = _evaluation(run, STUDENT), _evaluation(run, REFERENCE)
+    name = student_of({arm.name for arm in run.evaluated})
+    student, plain = _evaluation(run, name), _evaluation(run, REFERENCE)
     if not student or not plain:
-        missing = [n for n, e in (("HAS-KD", student), ("the plain student", plain)) if not e]
+        missing = [n for n, e in ((STUDENTS[name], student), ("the plain student", plain)) if not e]
         verb = "has" if len(missing) == 1 else "have"
         return f"No verdict yet: {' and '.join(missing)} {verb} not been evaluated."
     difference = 100 * (student.miou - plain.miou)
-    text = compare("HAS-KD", student.miou, "the plain student", plain.miou)
+    text = compare(STUDENTS[name], student.miou, "the plain student", plain.miou)
     noise = f"one seed of a run this small moves by about {SEED_NOISE:.0f} points"
     if abs(difference) < SEED_NOISE:
         which = "no gain" if difference >= 0 else "no loss"
@@ -87,7 +107,7 @@ def headline(run: Run, differences: Sequence[PairedDifference] = ()) -> str:
 
 def _over_seeds(d: PairedDifference) -> str:
     assert d.low is not None and d.high is not None
-    text = compare("HAS-KD", d.mean, "the plain student", 0.0)
+    text = compare(STUDENTS[d.arm], d.mean, "the plain student", 0.0)
     interval = f"95 % interval {signed(d.low)} to {signed(d.high)}"
     where = f"{d.setting[0].upper()}{d.setting[1:]}: " if d.setting else ""
     if not d.excludes_zero:
@@ -108,7 +128,8 @@ def findings(run: Run) -> list[str]:
     """
     sentences = []
     plain, teacher = _evaluation(run, REFERENCE), _evaluation(run, TEACHER)
-    student = _evaluation(run, STUDENT)
+    name = student_of({arm.name for arm in run.evaluated})
+    student = _evaluation(run, name)
     if teacher and plain:
         clause = compare("The teacher", teacher.miou, "the plain student", plain.miou)
         ahead = teacher.miou - plain.miou >= SEED_NOISE / 100
@@ -119,11 +140,11 @@ def findings(run: Run) -> list[str]:
         sentences.append("No teacher was evaluated, so what images add is not known.")
     if student and plain and student.parameters and plain.parameters:
         if student.parameters == plain.parameters and not student.needs_images:
-            cost = "HAS-KD costs nothing at inference: as many parameters as the plain student"
-            sentences.append(f"{cost}, and no images.")
+            cost = "costs nothing at inference: as many parameters as the plain student"
+            sentences.append(f"{STUDENTS[name]} {cost}, and no images.")
         else:
             sentences.append(
-                f"HAS-KD has {student.parameters:,} parameters, the plain student "
+                f"{STUDENTS[name]} has {student.parameters:,} parameters, the plain student "
                 f"{plain.parameters:,}."
             )
     return sentences + _against_majority(run)
@@ -132,11 +153,12 @@ def findings(run: Run) -> list[str]:
 def _against_majority(run: Run) -> list[str]:
     """What the students know beyond the most frequent class; one sentence for arms of one split."""
     clauses: dict[str, list[str]] = {}
+    student = student_of({arm.name for arm in run.evaluated})
     for arm in run.evaluated:
         evaluation = arm.evaluation
         assert evaluation
         base = majority(evaluation.confusion)
-        if base is None or arm.name not in (REFERENCE, STUDENT):
+        if base is None or arm.name not in (REFERENCE, student):
             continue
         head = (
             f"Always answering \N{LEFT DOUBLE QUOTATION MARK}{evaluation.classes[base.index]}"
@@ -149,7 +171,7 @@ def _against_majority(run: Run) -> list[str]:
             judgement = "hardly more: it has learnt little"
         else:
             judgement = "no more: it has learnt nothing"
-        name = "the plain student" if arm.name == REFERENCE else "the HAS-KD student"
+        name = f"the {'plain' if arm.name == REFERENCE else STUDENTS[student]} student"
         score = f"{points(evaluation.miou)} mIoU and {points(evaluation.accuracy)} %"
         clauses.setdefault(head, []).append(f"{name} scores {score} ({judgement})")
     return [f"{head}; {', '.join(parts)}." for head, parts in clauses.items()]

@@ -201,6 +201,14 @@ def test_own_scans_and_what_lies_beside_them(tmp_path):
     assert "1 are no scans: b.las" in note
 
 
+def test_labels_that_say_nothing(tmp_path):
+    points, _ = raw.room_cloud(3000)
+    label = np.full(len(points), -1, np.int32)
+    raw.write_ply(tmp_path / "a.ply", raw.vertices(points, label=label))
+    (note,) = findings(tmp_path, "note")
+    assert "0% of the points labelled" in note and "all its labels are -1" in note
+
+
 def test_labels_that_no_class_names(tmp_path):
     aligned_scene(tmp_path)
     assert not findings(tmp_path / "out", "problem")

@@ -253,6 +253,7 @@ def test_label_images(tmp_path):
         ({"frame_stride": 0}, "frame_stride: 0, expected 1 or more"),
         ({"frame_size": (64, 0)}, "frame_size: 0, expected 1 or more"),
         ({"classes": ("floor", "box", "floor")}, "classes: floor twice"),
+        ({"classes": tuple(map(str, range(256)))}, "classes: 256, at most 255"),
     ],
 )
 def test_numbers_out_of_range(options, reason):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from haskd_jax.experiments.arms import ARMS
 from haskd_jax.report import write_report
 from haskd_jax.report.comparisons import (
     COMPARISONS,
@@ -12,6 +13,7 @@ from haskd_jax.report.comparisons import (
     rare_classes,
     with_rare_classes,
 )
+from haskd_jax.report.run_folder import TITLES
 from haskd_jax.report.seeds import interval_chart
 from haskd_jax.report.statistics import PairedDifference, Result, class_columns
 from tests.report import fake
@@ -34,6 +36,11 @@ def test_only_comparisons_whose_arms_are_there():
     ]  # fmt: skip
     assert found == expected
     assert len({(c.arm, c.reference) for c in COMPARISONS}) == len(COMPARISONS) == 27
+
+
+def test_what_the_report_says_of_arms_is_of_arms_that_there_are():
+    assert set(TITLES) == set(ARMS)
+    assert {name for c in COMPARISONS for name in (c.arm, c.reference)} <= set(ARMS)
 
 
 def test_a_comparison_is_of_its_own_two_arms():

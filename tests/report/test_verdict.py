@@ -52,6 +52,18 @@ def test_headline_says_what_one_seed_shows(haskd, plain, said):
     assert headline(pair(haskd, plain)).endswith(said)
 
 
+def test_a_report_is_about_the_part_of_the_method_that_was_run():
+    """The arms that the documentation recommends are not those of HAS-KD."""
+    arms = run(plain=evaluation(0.41), asd=evaluation(0.45))
+    assert headline(arms).startswith("ASD is 4.0 mIoU above the plain student.")
+    assert "ASD costs nothing at inference" in " ".join(findings(arms))
+    assert "the ASD student scores 45.0 mIoU" in findings(arms)[-1]
+    arms = run(plain=evaluation(0.41), asd=evaluation(0.45), ihd=evaluation(0.40))
+    assert headline(arms).startswith("On this seed IHD is 1.0 mIoU below the plain student")
+    swept = [PairedDifference("", "asd", 8, 0.032, 0.01, 0.022, 0.041)]
+    assert headline(arms, swept).startswith("ASD is 3.2 mIoU above the plain student over 8")
+
+
 def test_headline_without_both():
     assert "the plain student has not been evaluated" in headline(run(haskd=evaluation(0.4)))
 
