@@ -54,11 +54,15 @@ def class_table(rows: Sequence[Result], pairs: Sequence[tuple[str, str]]) -> Ite
     yield _line(*["---"] * (1 + len(arms) + len(heads)))
     for name in class_columns(rows):
         mean = {over.arm: over.mean for over in summaries(rows, name)}
-        cells = [f"{100 * mean[arm]:.0f}" for arm in arms]
+        cells = [f"{100 * mean[arm]:.0f}" if arm in mean else "" for arm in arms]
         for arm, reference in pairs:
             both = [row for row in rows if row.arm in (arm, reference)]
-            (found,) = paired_differences(both, reference=reference, metric=name)
-            cells += [_points(found.mean), _interval(found.low, found.high)]
+            found = paired_differences(both, reference=reference, metric=name)
+            cells += (
+                [_points(found[0].mean), _interval(found[0].low, found[0].high)]
+                if found
+                else ["", ""]
+            )
         yield _line(name, *cells)
 
 
@@ -87,6 +91,9 @@ def main(arguments: Sequence[str]) -> None:
     folder = Path(arguments[0])
     rows = read_results(folder / "results.csv")
     pairs = [(arm, reference) for arm, _, reference in (s.partition("-") for s in arguments[1:])]
+    there = {row.arm for row in rows}
+    if missing := {name for pair in pairs for name in pair} - there:
+        raise SystemExit(f"no arm {', '.join(sorted(missing))}; there are {', '.join(there)}")
     for table in (
         seed_table(rows),
         difference_table(folder / "differences.csv"),

@@ -23,7 +23,7 @@ _COLOUR = (
 )
 
 
-def read_cloud(path: str | Path, *, metres_per_unit: float = 1.0) -> Cloud:
+def read_cloud(path: str | Path, *, metres_per_unit: float = 1.0, labels: bool = True) -> Cloud:
     """Reads a cloud of one's own.
 
     Args:
@@ -32,6 +32,7 @@ def read_cloud(path: str | Path, *, metres_per_unit: float = 1.0) -> Cloud:
             (`labels`, `class`, `semantic`, `segment`) and `instance` (`instances`,
             `instance_id`), in any case and with or without CloudCompare's `scalar_`.
         metres_per_unit: What the file's coordinates are multiplied by.
+        labels: Whether labels and instances are read.
 
     Returns:
         The cloud, which may hold points that are not finite. Colours given as fractions are
@@ -45,10 +46,13 @@ def read_cloud(path: str | Path, *, metres_per_unit: float = 1.0) -> Cloud:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise DataError(path, f"is none of {', '.join(SUFFIXES)}")
-    points, colour, normals, label, instance = reader(path)
-    if points is None:
-        raise DataError(path, "has no coordinates (x, y, z; in .npz: points)")
     try:
+        points, colour, normals, fields = reader(path)
+        if points is None:
+            raise ValueError("has no coordinates (x, y, z; in .npz: points)")
+        label, instance = (
+            _first(fields, names) if labels else None for names in (_LABEL, _INSTANCE)
+        )
         if np.ndim(points) != 2:
             raise ValueError(f"points: shape {np.shape(points)}, expected [N, 3]")
         cloud = Cloud(
@@ -63,6 +67,8 @@ def read_cloud(path: str | Path, *, metres_per_unit: float = 1.0) -> Cloud:
             if array is not None and rows != len(cloud.points):
                 raise ValueError(f"{rows} rows of {name}, {len(cloud.points)} points")
         check_cloud(finite_cloud(cloud)[0])
+    except DataError:
+        raise
     except ValueError as error:
         raise DataError(path, str(error)) from error
     return cloud
@@ -87,14 +93,15 @@ def _integers(values: Array | None, name: str) -> Array | None:
     if values is None:
         return None
     values = np.asarray(values)
-    if values.dtype.kind in "iuf":
+    if values.dtype.kind in "iuf" and np.isfinite(values).all():
         integers = values.astype(np.int32)
         if np.array_equal(integers, values):
             return integers
     raise ValueError(f"{name}: {values.dtype} that are not integers of 32 bits")
 
 
-Parts = tuple[Array | None, Array | None, Array | None, Array | None, Array | None]
+# Points, colour and normals, and all fields by their names.
+Parts = tuple[Array | None, Array | None, Array | None, dict[str, Array]]
 
 
 def _from_ply(path: Path) -> Parts:
@@ -104,8 +111,12 @@ def _from_ply(path: Path) -> Parts:
     normals = ply.columns(("nx", "ny", "nz"))
     if normals is None and points is not None and len(ply.faces):
         normals = mesh_normals(points, ply.faces)
-    properties = {name: ply.vertex[name] for name in ply.vertex.dtype.names or ()}
-    return points, colour, normals, _first(properties, _LABEL), _first(properties, _INSTANCE)
+    return (
+        points,
+        colour,
+        normals,
+        {name: ply.vertex[name] for name in ply.vertex.dtype.names or ()},
+    )
 
 
 def _from_pcd(path: Path) -> Parts:
@@ -120,8 +131,7 @@ def _from_pcd(path: Path) -> Parts:
         stack("x", "y", "z"),
         fields.get("rgb", stack("r", "g", "b")),
         stack("normal_x", "normal_y", "normal_z"),
-        _first(fields, _LABEL),
-        _first(fields, _INSTANCE),
+        fields,
     )
 
 
@@ -137,12 +147,19 @@ def _from_npz(path: Path) -> Parts:
         _first(arrays, ("points", "xyz", "coord")),
         _first(arrays, ("colour", "color", "rgb")),
         _first(arrays, ("normals", "normal")),
-        _first(arrays, _LABEL),
-        _first(arrays, _INSTANCE),
+        arrays,
     )
 
 
 def _first(arrays: dict[str, Array], names: tuple[str, ...]) -> Array | None:
-    """The first that is there, in any case; CloudCompare writes `scalar_` before its fields."""
-    plain = {name.lower().removeprefix("scalar_"): array for name, array in arrays.items()}
-    return next((plain[name] for name in names if name in plain), None)
+    """The first that is there by its very name, else the one that is in another case.
+
+    CloudCompare writes `scalar_` before the names of its fields.
+    """
+    exact = next((arrays[name] for name in names if name in arrays), None)
+    if exact is not None:
+        return exact
+    near = [field for field in arrays if field.lower().removeprefix("scalar_") in names]
+    if len(near) > 1:
+        raise ValueError(f"{names[0]}: {', '.join(near)} may be meant: keep one of them")
+    return arrays[near[0]] if near else None

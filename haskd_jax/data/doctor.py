@@ -136,7 +136,7 @@ def _prepared_scene(folder: Path, classes: int | None = None) -> Iterator[Findin
             "problem",
             scene.name,
             f"label {scene.label.max()}, and {classes} classes are named in dataset.json",
-            "prepare it again",
+            "prepare into another folder, with all classes named",
         )
     yield from _aligned(scene)
 
@@ -383,13 +383,11 @@ def _own(path: Path, samples: int) -> Iterator[Finding]:
     except DataError as error:
         yield Finding("problem", error.file, error.reason, "docs/data.md shows the layouts")
         return
-    others = [other.name for other in source.others()]
-    if others:
-        shown = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+    if others := source.others():
         yield Finding(
             "note",
             str(path),
-            f"{len(others)} are no scans: {shown}",
+            f"passed over, as no scans: {others}",
             "docs/data.md shows the layouts",
         )
     for name, where in source.sources().items():

@@ -1,7 +1,7 @@
 """People's own scans: cloud files, and folders of posed RGB-D frames."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from haskd_jax.data.clouds import SUFFIXES, read_cloud
 from haskd_jax.data.errors import DataError
 from haskd_jax.data.frame_folder import find_frames, is_frame_folder, read_frames
 from haskd_jax.data.fuse import FuseOptions, fuse
+from haskd_jax.data.prepared import read_manifest
 from haskd_jax.data.scene import Cloud
 from haskd_jax.data.writer import SceneWriter
 from haskd_jax.ranges import at_least, positive
@@ -27,10 +28,11 @@ class OwnScans:
 
     Attributes:
         raw: One cloud file, one folder of frames, or a folder of such; or one that holds folders
-            named train, val and test of such.
+            of such, named train, val and test.
         split: What part of your data the scans are that lie in no such folder.
         classes: Names of the labels 0, 1, ..., where the scans have labels; -1 is no label (in
             label images: 255).
+        labels: Whether labels are read at all.
         metres_per_unit: What the clouds' coordinates are multiplied by (0.001: millimetres).
         depth_units_per_metre: What depth images count in (1000: millimetres).
         frame_stride: Every how many-th frame is kept and fused.
@@ -41,6 +43,7 @@ class OwnScans:
     raw: Path
     split: Split = "train"
     classes: tuple[str, ...] = ()
+    labels: bool = True
     metres_per_unit: float = 1.0
     depth_units_per_metre: float = 1000.0
     frame_stride: int = 1
@@ -74,7 +77,7 @@ class OwnScans:
             yield raw, self.split
             return
         for path in sorted(raw.iterdir()):
-            split = next((name for name in SPLITS if name == path.name), None)
+            split = next((name for name in SPLITS if name == path.name.lower()), None)
             if split is None or not path.is_dir() or is_frame_folder(path):
                 yield path, self.split
             else:
@@ -105,20 +108,22 @@ class OwnScans:
         """The scenes that are there, by name, with their split."""
         return {name: split for name, (_, split) in self._scans().items()}
 
-    def others(self) -> tuple[Path, ...]:
-        """What lies beside the scans and is none; hidden files are not counted."""
-        return tuple(
-            path
+    def others(self) -> str:
+        """What lies beside the scans and is none, in words; hidden files are passed over."""
+        root = Path(os.path.abspath(self.raw))
+        found = [
+            str(path.relative_to(root))
             for path, _ in self._lying()
             if not path.name.startswith(".") and not _is_scan(path)
-        )
+        ]
+        return first_few(found)
 
     def recipe(self, name: str) -> dict[str, Any]:
         """All options that decide a scene's prepared bytes: the same for every scene."""
         return {key: value for key, value in asdict(self).items() if key not in ("raw", "split")}
 
     def _cloud(self, path: Path, writer: SceneWriter) -> Cloud:
-        cloud = read_cloud(path, metres_per_unit=self.metres_per_unit)
+        cloud = read_cloud(path, metres_per_unit=self.metres_per_unit, labels=self.labels)
         if self.classes and cloud.label is None:
             writer.notes.append(f"{path.name}: classes are named, and it has no labels")
         return cloud
@@ -131,20 +136,22 @@ class OwnScans:
             writer: Where it goes.
 
         Raises:
-            DataError: The scan is not readable.
+            DataError: The scan is not readable, or is prepared as one of another split.
         """
-        path = self.sources()[name]
+        path, split = self._scans()[name]
+        _check_split(writer.root / name, split)
         if not is_frame_folder(path):
             writer.read_from(path, path.parent)
             writer.add_cloud(self._cloud(path, writer))
             return
         sequence = find_frames(path)
+        class_of = np.arange(len(self.classes), dtype=np.int16)
         for frame in read_frames(
             sequence,
             stride=self.frame_stride,
             size=self.frame_size,
             units_per_metre=self.depth_units_per_metre,
-            class_of=np.arange(len(self.classes), dtype=np.int16) if self.classes else None,
+            class_of=class_of if self.labels and self.classes else None,
             no_label=_NO_LABEL,
             on_drop=lambda reason: writer.drops.update([reason]),
         ):
@@ -173,6 +180,31 @@ class OwnScans:
                 "camera-to-world, another unit of depth, or frames that do not overlap",
             )
         writer.add_cloud(cloud)
+
+
+def first_few(names: Sequence[str]) -> str:
+    """Names in a line, however many they are.
+
+    Example:
+        >>> first_few("abcdefg")
+        'a, b, c, d, e and 2 more'
+    """
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def _check_split(prepared: Path, split: str) -> None:
+    """A scan is known by the name of its file, which one to validate on may bear as well."""
+    try:
+        found = read_manifest(prepared)["split"]
+    except DataError:  # not there, or damaged
+        return
+    if found != split:
+        raise DataError(
+            prepared,
+            f"is of split {found}: if the scan was moved to {split}, remove this folder; if it is "
+            "another one, give it another name",
+        )
 
 
 def _is_scan(path: Path) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from haskd_jax.data.errors import DataError
-from haskd_jax.data.prepared import VERSION, load_scene, read_dataset, read_json
+from haskd_jax.data.prepared import VERSION, load_scene, read_dataset
 from haskd_jax.data.workers import locked, pool
 from haskd_jax.data.writer import SceneWriter
 from haskd_jax.files import PARTIAL, write_json
@@ -120,8 +120,7 @@ def prepare(
         on_result: Called after each scene with its result and the number of scenes.
 
     Returns:
-        What became of each; also written to `<out>/prepare.json`, with what failed before in the
-        same root of scenes that this source does not hold.
+        What became of each; also written to `<out>/prepare.json`.
 
     Raises:
         DataError: The source holds no scenes, `out` holds another dataset, or another process
@@ -147,9 +146,7 @@ def prepare(
             results.append(result)
             on_result(result, len(splits))
         summary = Summary(tuple(sorted(results, key=lambda result: result.scene)))
-        written = summary.as_json()
-        written["failed"] = _failed_before(out, splits) | written["failed"]
-        write_json(out / "prepare.json", written)
+        write_json(out / "prepare.json", summary.as_json())
     return summary
 
 
@@ -168,12 +165,9 @@ def prepare_scene(
     Returns:
         What became of it.
     """
-    there = _there(out, name)
-    if there is not None and there["split"] != split:
-        reason = f"is in split {there['split']} already: rename the scan, or remove {out / name}"
-        return Result(name, "failed", f"{name}: {reason}")
-    if there is not None and _same(there, source, name):
-        return _result(name, "kept", there)
+    kept = _kept(source, out, name, split)
+    if kept is not None:
+        return _result(name, "kept", kept)
     try:
         with SceneWriter(out, name) as writer:
             source.read(name, writer)
@@ -207,25 +201,24 @@ def _result(name: str, status: Literal["done", "kept"], manifest: Mapping[str, A
     )
 
 
-def _there(out: Path, name: str) -> Mapping[str, Any] | None:
-    """The manifest of a scene that is whole."""
+def _kept(source: Source, out: Path, name: str, split: str) -> Mapping[str, Any] | None:
     try:
-        return load_scene(out / name).manifest
+        manifest = load_scene(out / name).manifest
     except DataError:
         return None
-
-
-def _same(manifest: Mapping[str, Any], source: Source, name: str) -> bool:
-    wanted = {"dataset": source.dataset, "options": _plain(source.recipe(name))}
-    return all(manifest[key] == value for key, value in wanted.items())
+    wanted = {"dataset": source.dataset, "split": split, "options": _plain(source.recipe(name))}
+    return manifest if all(manifest[key] == value for key, value in wanted.items()) else None
 
 
 def _check_labels(largest: int, classes: Sequence[str]) -> None:
-    if largest >= len(classes):
-        named = f"{len(classes)} classes are named" if classes else "no classes are named"
+    if largest >= len(classes) > 0:
         raise ValueError(
-            f"unknown label id {largest}: {named} (labels count from 0, and -1 is no label; of "
-            "own scans --classes names them)"
+            f"unknown label id {largest}: there are {len(classes)} classes, which count from 0"
+        )
+    if largest >= 0 and not classes:
+        raise ValueError(
+            "has labels, and no classes are named: name them (--classes), or leave the labels out "
+            "(--no-labels)"
         )
 
 
@@ -234,14 +227,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
-
-
-def _failed_before(out: Path, splits: Mapping[str, str]) -> dict[str, str]:
-    try:
-        failed = read_json(out / "prepare.json")["failed"]
-        return {name: reason for name, reason in failed.items() if name not in splits}
-    except (DataError, KeyError, TypeError, AttributeError):  # none yet, or a damaged one
-        return {}
 
 
 def _claim(out: Path, source: Source) -> None:

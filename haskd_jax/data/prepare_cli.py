@@ -6,8 +6,9 @@ from typing import Annotated, Union
 
 import tyro
 
-from haskd_jax.data.own import OwnScans
+from haskd_jax.data.own import OwnScans, first_few
 from haskd_jax.data.prepare import Result, Source, Summary, prepare
+from haskd_jax.data.prepared import list_scenes, read_manifest
 from haskd_jax.data.s3dis import S3DIS
 from haskd_jax.data.scannet import ScanNet
 from haskd_jax.data.synthrooms import SynthRooms
@@ -60,8 +61,13 @@ def own(source: Annotated[OwnScans, _FLAT], out: Path, workers: int = 2) -> int:
         workers: How many processes; each holds one scene in memory.
     """
     code = run(source, out, workers)
-    if code != 2 and (others := source.others()):
-        print(f"left alone, as no scans: {', '.join(path.name for path in others)}")
+    if others := source.others():
+        print(f"passed over, as no scans: {others}")
+    there = source.scenes()
+    splits = set(there.values())
+    gone = set(list_scenes(out)) - set(there)
+    if left := [name for name in sorted(gone) if read_manifest(out / name)["split"] in splits]:
+        print(f"of an earlier preparation, in {out} as well: {first_few(left)}")
     return code
 
 
@@ -74,7 +80,10 @@ def run(source: Source, out: Path, workers: int) -> int:
         workers: How many processes.
 
     Returns:
-        0 if every scene is there, 1 if one failed, 2 if nothing could be tried.
+        0 if every scene is there, 1 if one failed.
+
+    Raises:
+        DataError: Nothing could be tried.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -96,12 +105,7 @@ def run(source: Source, out: Path, workers: int) -> int:
             if result.status == "failed":
                 bar.console.print(f"[red]failed[/red] {escape(result.reason)}", soft_wrap=True)
 
-        try:
-            summary = prepare(source, out, workers=workers, on_result=on_result)
-        except (ValueError, OSError) as error:
-            bar.stop()
-            console.print(f"[red]error[/red] {escape(str(error))}", soft_wrap=True)
-            return 2
+        summary = prepare(source, out, workers=workers, on_result=on_result)
     for line in report(summary):
         console.print(escape(line), soft_wrap=True)
     return 1 if summary.failed else 0
@@ -144,7 +148,7 @@ def main(args: Sequence[str] | None = None) -> int:
         args: The arguments after `prepare`; those of the command line by default.
 
     Returns:
-        The exit code.
+        The exit code; 2 if nothing could be tried.
     """
     commands: dict[str, Callable[..., int]] = {
         "scannet": scannet,

@@ -30,8 +30,9 @@ class ScenesConfig:
             recipe's.
         calibration: Labelled training scenes that are held back: experts are judged by them, and
             nothing is trained on them.
-        labelled: Share of the training scenes that keep their labels (ScanNet's Limited
-            Reconstructions). The others teach through a teacher and snapshots alone.
+        labelled: Share of the training scenes with labels that keep them (ScanNet's Limited
+            Reconstructions). The others, and those that have none, teach through a teacher and
+            snapshots alone.
         labelled_list: The labelled scenes by name, one a line, in place of a share.
         labelled_points: Points of a scene that keep their labels (Limited Annotations).
     """

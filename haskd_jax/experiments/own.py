@@ -7,8 +7,9 @@
 taught by the teacher and by snapshots alone; if there are no images, `--arms plain asd`.
 
 Presets: `debug` is for tests; `small` is the recipe that SynthRooms' preset `few_labels` is
-measured with, on voxels of 5 cm and for longer. It has not been measured on anybody's scans:
-compare it with the arm `plain`.
+measured with, on voxels of 5 cm and for longer, and without its image encoder, which knows made-up
+rooms alone: `--encoder` takes one that `haskd pretrain` made, and without it a teacher learns to
+see from your scans only. `small` has not been measured on anybody's scans: compare with `plain`.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+from haskd_jax.data.own import Split
 from haskd_jax.experiments import synthrooms
 from haskd_jax.experiments.config import (
     TINY_MODEL,
@@ -40,7 +42,7 @@ class OwnExperiment(Experiment):
     name: ClassVar[str] = "own"
 
     out: Path = Path("runs/own")
-    test: str = "val"
+    test: Split = "val"
 
     def source(self) -> None:
         """None: `haskd prepare own` knows what a scan's options are."""
@@ -53,7 +55,7 @@ class OwnExperiment(Experiment):
 
 _TRAINING = replace(synthrooms.SMALL.train, steps=3000, save_every=500, log_every=50, buckets=None)
 SMALL = OwnExperiment(
-    scenes=ScenesConfig(voxel_size=0.05, calibration=4),
+    scenes=replace(synthrooms.FEW_LABELS.scenes, voxel_size=0.05, calibration=4, labelled=1.0),
     views=synthrooms.SMALL.views,
     model=synthrooms.SMALL.model,
     teacher=synthrooms.SMALL.teacher,

@@ -53,6 +53,7 @@ def predict(
     trained = load_trained(checkpoint)
     source = OwnScans(
         scan,
+        labels=False,
         metres_per_unit=metres_per_unit,
         depth_units_per_metre=depth_units_per_metre,
         frame_stride=frame_stride,
@@ -88,7 +89,7 @@ def read_scan(source: OwnScans, folder: Path) -> Scene:
         folder: Where its arrays go: the scene holds on to them.
 
     Returns:
-        The scene, without labels where the scan has none.
+        The scene.
 
     Raises:
         ValueError: There are several scans.

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import tyro
 
-from haskd_jax.experiments.trained import check_writable
 from haskd_jax.guarded import guarded
 
 
@@ -18,12 +17,12 @@ def report(
 
     Args:
         run: The run folder that an experiment wrote.
-        out: The .html to write; report.html in the run folder by default.
+        out: The file to write; report.html in the run folder by default.
     """
     from haskd_jax.report import write_report
 
-    if out is not None:
-        check_writable(out, ".html")
+    if out is not None and out.is_dir():
+        raise ValueError(f"out: {out} is a folder, expected a file")
     print(write_report(run, out))
     return 0
 

@@ -187,8 +187,10 @@ def run_select(
         ValueError: Frames of several sizes, which do not go into one batch.
     """
     names = (*scenes.labelled, *scenes.unlabelled, *scenes.calibration, *scenes.test)
-    if scenes.framed:
-        frame_size(scenes.root, names)
+    online = experiment.ihd.teaching == "online"
+    batched = (*scenes.labelled, *(scenes.unlabelled if online else ()))
+    if scenes.framed.intersection(batched):
+        frame_size(scenes.root, batched)
     path = selection_path(experiment.out, method)
     given: dict[str, Any] = {
         "voxel_size": experiment.views.voxel_size,

@@ -120,7 +120,7 @@ def class_section(run: Run) -> str:
     if not run.evaluated:
         return section(title, absent("No arm has been evaluated, so there is no IoU to show."))
     scores = [arm.evaluation for arm in run.evaluated if arm.evaluation]
-    name = student_of({arm.name for arm in run.evaluated})
+    name = student_of({arm.name for arm in run.arms})
     plain, student = _of(run, REFERENCE), _of(run, name)
     count = scores[0].confusion.sum(axis=1)
     share = count / max(count.sum(), 1)
@@ -155,7 +155,7 @@ def confusion_section(run: Run) -> str:
     title = "What is taken for what"
     if not run.evaluated:
         return section(title, absent("No arm has been evaluated, so nothing was confused yet."))
-    order = {student_of({arm.name for arm in run.evaluated}): 0, REFERENCE: 1}
+    order = {student_of({arm.name for arm in run.arms}): 0, REFERENCE: 1}
     arms = sorted(run.evaluated, key=lambda arm: order.get(arm.name, 2))
     parts = []
     for number, arm in enumerate(arms):

@@ -62,7 +62,7 @@ def student_of(arms: Container[str]) -> str:
     """The student that a report is about: of HAS-KD, or of a part of it where that is all there is.
 
     Args:
-        arms: Names of those that were evaluated.
+        arms: Names of those of the run, evaluated or not yet.
 
     Returns:
         The name of an arm; that of HAS-KD where there is none of them.
@@ -84,11 +84,10 @@ def headline(run: Run, differences: Sequence[PairedDifference] = ()) -> str:
     Returns:
         The sentence.
     """
-    name = student_of({d.arm for d in differences if d.low is not None})
+    name = student_of({arm.name for arm in run.arms})
     swept = [d for d in differences if d.arm == name and d.low is not None]
     if swept:
         return " ".join(_over_seeds(d) for d in swept)
-    name = student_of({arm.name for arm in run.evaluated})
     student, plain = _evaluation(run, name), _evaluation(run, REFERENCE)
     if not student or not plain:
         missing = [n for n, e in ((STUDENTS[name], student), ("the plain student", plain)) if not e]
@@ -128,7 +127,7 @@ def findings(run: Run) -> list[str]:
     """
     sentences = []
     plain, teacher = _evaluation(run, REFERENCE), _evaluation(run, TEACHER)
-    name = student_of({arm.name for arm in run.evaluated})
+    name = student_of({arm.name for arm in run.arms})
     student = _evaluation(run, name)
     if teacher and plain:
         clause = compare("The teacher", teacher.miou, "the plain student", plain.miou)
@@ -153,7 +152,7 @@ def findings(run: Run) -> list[str]:
 def _against_majority(run: Run) -> list[str]:
     """What the students know beyond the most frequent class; one sentence for arms of one split."""
     clauses: dict[str, list[str]] = {}
-    student = student_of({arm.name for arm in run.evaluated})
+    student = student_of({arm.name for arm in run.arms})
     for arm in run.evaluated:
         evaluation = arm.evaluation
         assert evaluation

@@ -198,7 +198,7 @@ def test_own_scans_and_what_lies_beside_them(tmp_path):
     (tmp_path / "b.las").write_bytes(b"")
     assert not findings(tmp_path, "problem")  # which classes its labels are, nobody has said yet
     (note,) = findings(tmp_path, "note")
-    assert "1 are no scans: b.las" in note
+    assert "passed over, as no scans: b.las" in note
 
 
 def test_labels_that_say_nothing(tmp_path):

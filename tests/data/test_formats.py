@@ -124,6 +124,13 @@ def test_what_other_programs_call_it(tmp_path):
     label = side.astype(np.float32)
     raw.write_ply(tmp_path / "a.ply", raw.vertices(points, scalar_Label=label))
     np.testing.assert_array_equal(read_cloud(tmp_path / "a.ply").label, side)
+    assert read_cloud(tmp_path / "a.ply", labels=False).label is None
+    other = {"label": side.astype(np.int32), "scalar_Label": label + 1}
+    raw.write_ply(tmp_path / "b.ply", raw.vertices(points, **other))
+    np.testing.assert_array_equal(read_cloud(tmp_path / "b.ply").label, side)
+    raw.write_ply(tmp_path / "c.ply", raw.vertices(points, Label=label, scalar_Class=label))
+    with pytest.raises(DataError, match=r"c\.ply: label: Label, scalar_Class may be meant"):
+        read_cloud(tmp_path / "c.ply")
     colour = raw.paint(points.astype(np.float64))
     fields = dict(zip("xyz", points.T, strict=True)) | dict(zip("rgb", colour.T, strict=True))
     raw.write_pcd(tmp_path / "a.pcd", fields | {"Segment": side.astype(np.int32)})
@@ -143,6 +150,7 @@ def test_what_other_programs_call_it(tmp_path):
         ({"points": np.zeros((4, 3)), "label": np.zeros(5, int)}, "5 rows of label"),
         ({"points": np.zeros((4, 3)), "label": np.full(4, 0.5)}, "not integers"),
         ({"points": np.zeros((4, 3)), "label": np.array(list("abcd"))}, "label: <U1 that are not"),
+        ({"points": np.zeros((4, 3)), "label": np.full(4, np.nan)}, "float64 that are not"),
         ({"points": np.float64(3)}, r"points: shape \(\), expected"),
         ({"points": np.zeros(12)}, r"points: shape \(12,\), expected"),
         ({"points": np.zeros((4, 3)), "colour": np.uint8(3)}, "1 rows of colour"),

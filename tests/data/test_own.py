@@ -172,16 +172,16 @@ def test_a_folder_of_scans(tmp_path):
 def test_folders_named_as_splits(tmp_path):
     points, _ = raw.room_cloud(300)
     scans = tmp_path / "scans"
-    for name in ("train/a.ply", "val/b.ply", "c.ply", "._c.ply", "train/more/d.ply"):
+    for name in ("train/a.ply", "Val/b.ply", "c.ply", "._c.ply", "train/more/d.ply"):
         (scans / name).parent.mkdir(parents=True, exist_ok=True)
         raw.write_ply(scans / name, raw.vertices(points))
-    (scans / "val" / "e.las").write_bytes(b"")
+    (scans / "Val" / "e.las").write_bytes(b"")
     raw.write_frames(scans / "test", raw.walk(4))  # a sequence, and no folder of scans
     source = OwnScans(scans)
     splits = {"a": "train", "b": "val", "c": "train", "test": "train"}
     assert source.scenes() == splits
     assert OwnScans(scans, split="test").scenes() == splits | {"c": "test", "test": "test"}
-    assert [path.name for path in source.others()] == ["more", "e.las"]
+    assert Path(source.others()) == Path("Val/e.las, train/more")
     assert not prepare(source, tmp_path / "out").failed
     for name, split in splits.items():
         assert load_scene(tmp_path / "out" / name).manifest["split"] == split
@@ -198,7 +198,7 @@ def test_a_scan_that_is_in_another_split_stays_there(tmp_path):
     out = tmp_path / "out"
     assert not prepare(OwnScans(tmp_path / "train"), out).failed
     (failed,) = prepare(OwnScans(tmp_path / "val", split="val"), out).failed
-    assert "a: is in split train already: rename the scan, or remove" in failed.reason
+    assert "is of split train: if the scan was moved to val, remove this folder" in failed.reason
     assert len(load_scene(out / "a").points) == 300
 
 
@@ -212,8 +212,10 @@ def test_labels_without_names_are_refused(tmp_path):
     points, side = raw.room_cloud(300)
     raw.write_ply(tmp_path / "a.ply", raw.vertices(points, label=side.astype(np.int32)))
     (failed,) = prepare(OwnScans(tmp_path), tmp_path / "out").failed
-    assert "unknown label id 5: no classes are named" in failed.reason
-    assert "--classes" in failed.reason
+    assert "a: has labels, and no classes are named: name them (--classes)" in failed.reason
+    without = OwnScans(tmp_path, labels=False)
+    assert not prepare(without, tmp_path / "out3").failed
+    assert load_scene(tmp_path / "out3" / "a").label is None
     named = OwnScans(tmp_path, classes=tuple("abcdef"))
     with pytest.raises(DataError, match="holds own with the classes none, not a, b, c, d, e, f"):
         prepare(named, tmp_path / "out")

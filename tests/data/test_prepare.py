@@ -11,7 +11,7 @@ import pytest
 from haskd_jax.data import DataError, list_scenes, load_scene
 from haskd_jax.data.prepare import prepare
 from haskd_jax.data.prepare_cli import main
-from haskd_jax.data.prepared import read_json, verify_scene
+from haskd_jax.data.prepared import verify_scene
 from haskd_jax.data.scannet import ScanNet
 from haskd_jax.data.scene import Cloud, Frame
 from haskd_jax.files import PARTIAL
@@ -73,31 +73,12 @@ def test_another_dataset_in_the_same_folder_is_refused(tmp_path):
         prepare(raw.Reader(("a",)), tmp_path / "out")
 
 
-def test_what_failed_is_told_until_it_is_mended(tmp_path):
-    """Also by a preparation of other scenes in between."""
-    source = write_root(tmp_path / "raw", NAMES[:2], count=300)
-    raw.write_split(tmp_path / "raw", "train", NAMES[:1])
-    raw.write_split(tmp_path / "raw", "val", NAMES[1:2])
-    sens = tmp_path / "raw" / "room_0" / "room_0.sens"
-    whole = sens.read_bytes()
-    sens.write_bytes(whole[:-2000])
-    out = tmp_path / "out"
-
-    def failed(split):
-        prepare(replace(source, split=split), out)
-        return list(read_json(out / "prepare.json")["failed"])
-
-    assert failed("train") == ["room_0"] and failed("val") == ["room_0"]
-    sens.write_bytes(whole)
-    assert failed("train") == [] and failed("val") == []
-
-
 def test_labels_that_no_class_names_are_refused(tmp_path):
     """They would train to the end, and be refused when the student is evaluated."""
     (result,) = prepare(OneScan(label=(0, 1, 8)), tmp_path / "out").results
-    assert "unknown label id 8: 2 classes are named" in result.reason
+    assert "unknown label id 8: there are 2 classes" in result.reason
     (result,) = prepare(OneScan(frame_label=2), tmp_path / "out").results
-    assert "unknown label id 2: 2 classes are named" in result.reason
+    assert "unknown label id 2: there are 2 classes" in result.reason
     (result,) = prepare(OneScan(label=(0, 1, -1), frame_label=1), tmp_path / "out").results
     assert result.status == "done"
 
@@ -131,6 +112,34 @@ class OneScan:
         )
         points = np.eye(3, dtype=np.float32)
         writer.add_cloud(Cloud(points=points, label=np.array(self.label, np.int32)))
+
+
+def test_a_scan_of_a_list_may_move_to_another_split(tmp_path):
+    source = write_root(tmp_path / "raw", NAMES[:2], count=300)
+    prepare(source, tmp_path / "out")
+    raw.write_split(tmp_path / "raw", "train", NAMES[:1])
+    raw.write_split(tmp_path / "raw", "val", NAMES[1:2])
+    assert [result.status for result in prepare(source, tmp_path / "out").results] == [
+        "kept",
+        "done",
+    ]
+    assert list_scenes(tmp_path / "out", "val") == NAMES[1:2]
+
+
+def test_own_scans_tell_what_else_there_is(tmp_path, capsys):
+    points, _ = raw.room_cloud(300)
+    (tmp_path / "raw").mkdir()
+    for name in ("a", "b"):
+        raw.write_ply(tmp_path / "raw" / f"{name}.ply", raw.vertices(points))
+    (tmp_path / "raw" / "notes.txt").write_text("")
+    command = ["own", "--raw", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert "passed over, as no scans: notes.txt" in told and "earlier preparation" not in told
+    (tmp_path / "raw" / "b.ply").rename(tmp_path / "raw" / "c.ply")
+    assert main(command) == 0
+    assert "of an earlier preparation" in (told := capsys.readouterr().out)
+    assert told.rstrip().endswith("as well: b")
 
 
 def test_two_preparations_in_one_folder(tmp_path):
@@ -238,7 +247,7 @@ def test_the_command_tells_what_was_left_out_and_why(tmp_path, capsys):
     assert "1 scenes ready (1 of them were there already), 1 failed" in told
     assert "room_1.sens: no frames" in told
     assert main([*arguments[:2], str(tmp_path / "nowhere"), *arguments[3:]]) == 2
-    assert "is no folder" in capsys.readouterr().out
+    assert "is no folder" in capsys.readouterr().err
 
 
 def test_options_out_of_range_are_said_to_users(tmp_path, capsys):

@@ -171,6 +171,8 @@ def test_own_scans(tmp_path, capsys):
     run = json.loads((out / "run.json").read_text())
     assert run["scenes"]["unlabelled"] == ["without"]
     assert "HAS-KD on own" in (out / "report.html").read_text()
+    scenes, registered = own.SMALL.scenes, synthrooms.FEW_LABELS.scenes
+    assert (scenes.mix, scenes.augmentation) == (registered.mix, registered.augmentation)
     # Prepared scans are all that it takes.
     assert own.main(["debug", "--out", str(tmp_path / "other")]) == 2
     assert "dataset.json: missing" in capsys.readouterr().err
