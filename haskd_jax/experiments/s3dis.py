@@ -26,7 +26,13 @@ from haskd_jax.experiments.config import (
 )
 from haskd_jax.experiments.run import main_of
 from haskd_jax.train.card import ModelConfig
-from haskd_jax.train.config import LossConfig, OptimizerConfig, TrainConfig
+from haskd_jax.train.config import (
+    ASDConfig,
+    IHDConfig,
+    LossConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +88,9 @@ FULL = S3DISExperiment(
     scenes=ScenesConfig(voxel_size=0.05, augmentation="spunet_s3dis"),
     train=_SPUNET,
     train_teacher=_SPUNET,
+    # Beside labels in every room what teaches weighs little: docs/training.md says why.
+    ihd=IHDConfig(weight=0.3),
+    asd=ASDConfig(weight=0.3),
 )
 _SMALL_TRAINING = replace(_SPUNET, steps=15_000, batch_size=4, evaluate_every=1500, threads=4)
 SMALL = replace(

@@ -29,7 +29,13 @@ from haskd_jax.experiments.config import (
 )
 from haskd_jax.experiments.run import main_of
 from haskd_jax.train.card import ModelConfig
-from haskd_jax.train.config import LossConfig, OptimizerConfig, TrainConfig
+from haskd_jax.train.config import (
+    ASDConfig,
+    IHDConfig,
+    LossConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +78,17 @@ _SPUNET = TrainConfig(
     optimizer=OptimizerConfig(name="sgd", learning_rate=0.05, weight_decay=1e-4, cycles=5),
     loss=LossConfig(lovasz=0.0),
 )
-FULL = ScanNetExperiment(train=_SPUNET, train_teacher=replace(_SPUNET, loss=LossConfig(lovasz=0.0)))
+# Beside labels in every scene what teaches weighs little: docs/training.md says what that rests on.
+_IHD, _ASD = IHDConfig(weight=0.3), ASDConfig(weight=0.3)
+FULL = ScanNetExperiment(train=_SPUNET, train_teacher=_SPUNET, ihd=_IHD, asd=_ASD)
 _SMALL_TRAINING = replace(_SPUNET, steps=20_000, batch_size=4, evaluate_every=2000, threads=4)
 SMALL = ScanNetExperiment(
     scenes=ScenesConfig(voxel_size=0.05),
     model=ModelConfig(channels=(32, 48, 64, 96, 96, 64, 48, 48), blocks=(1,) * 8, stem_kernel=3),
     train=_SMALL_TRAINING,
     train_teacher=_SMALL_TRAINING,
+    ihd=_IHD,
+    asd=_ASD,
 )
 DEBUG = ScanNetExperiment(
     scenes=ScenesConfig(voxel_size=0.2, calibration=1, mix=0.0),

@@ -121,16 +121,22 @@ def test_summary(written):
 def test_differences(written):
     out, found = written
     table = rows(out / "differences.csv")
-    # Only the comparison whose two arms are there: "snapshots" is compared with HAS-KD alone.
-    assert {(row["arm"], row["reference"]) for row in table} == {("cyclic", "plain")}
+    # Only the comparisons whose two arms are there.
+    tests = {
+        ("cyclic", "plain"): "the cyclic schedule",
+        ("snapshots", "cyclic"): "the ensemble of snapshots against the last one",
+    }
     metrics = ["miou", "rare classes", *fake.CLASSES[:4]]
-    assert [row["metric"] for row in table] == metrics
-    cyclic, plain = (np.array([shares(found[a, s]) for s in SEEDS]) for a in ("cyclic", "plain"))
+    assert [(row["metric"], row["arm"], row["reference"]) for row in table] == [
+        (metric, *pair) for metric in metrics for pair in tests
+    ]
+    iou_of = {a: np.array([shares(found[a, s]) for s in SEEDS]) for pair in tests for a in pair}
     of_metric = {name: lambda iou, c=c: iou[:, c] for c, name in enumerate(fake.CLASSES[:4])}
     of_metric |= {"miou": lambda iou: iou.mean(axis=1)}
     of_metric |= {"rare classes": lambda iou: iou[:, RARE].mean(axis=1)}
     for row in table:
-        one, other = (of_metric[row["metric"]](iou) for iou in (cyclic, plain))
+        pair = row["arm"], row["reference"]
+        one, other = (of_metric[row["metric"]](iou_of[arm]) for arm in pair)
         test = stats.ttest_rel(one, other)
         interval = test.confidence_interval(0.95)
         found_interval = float(row["low"]), float(row["high"])
@@ -138,7 +144,7 @@ def test_differences(written):
         np.testing.assert_allclose(float(row["mean"]), (one - other).mean(), rtol=1e-9)
         np.testing.assert_allclose(float(row["sd"]), (one - other).std(ddof=1), rtol=1e-9)
         assert row["excludes_zero"] == ("yes" if test.pvalue < 0.05 else "no")
-        assert row["tests"] == "the cyclic schedule" and row["seeds"] == "3"
+        assert row["tests"] == tests[pair] and row["seeds"] == "3"
 
 
 def test_one_seed_has_no_interval(written, tmp_path):
