@@ -77,7 +77,7 @@ def render(run: Run, sweep: Path) -> str:
         ("What was run", setting_section(run)),
     ]
     return page(
-        f"HAS-KD on {experiment}",
+        f"HAS-KD on {'own scans' if experiment == 'own' else experiment}",
         "3D semantic segmentation, distilled from images and from snapshots",
         headline(run, differences),
         sections,

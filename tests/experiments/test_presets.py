@@ -170,7 +170,7 @@ def test_own_scans(tmp_path, capsys):
     assert found["classes"] == list("abcdef")
     run = json.loads((out / "run.json").read_text())
     assert run["scenes"]["unlabelled"] == ["without"]
-    assert "HAS-KD on own" in (out / "report.html").read_text()
+    assert "HAS-KD on own scans" in (out / "report.html").read_text()
     scenes, registered = own.SMALL.scenes, synthrooms.FEW_LABELS.scenes
     assert (scenes.mix, scenes.augmentation) == (registered.mix, registered.augmentation)
     # Prepared scans are all that it takes.
