@@ -124,7 +124,7 @@ class OwnScans:
 
     def _cloud(self, path: Path, writer: SceneWriter) -> Cloud:
         cloud = read_cloud(path, metres_per_unit=self.metres_per_unit, labels=self.labels)
-        if self.classes and cloud.label is None:
+        if self.labels and self.classes and cloud.label is None:
             writer.notes.append(f"{path.name}: classes are named, and it has no labels")
         return cloud
 
@@ -146,6 +146,8 @@ class OwnScans:
             return
         sequence = find_frames(path)
         class_of = np.arange(len(self.classes), dtype=np.int16)
+        if sequence.label and self.labels and not self.classes:
+            writer.notes.append(f"{name}: label images are not read, as no classes are named")
         for frame in read_frames(
             sequence,
             stride=self.frame_stride,

@@ -1,5 +1,6 @@
 """Own scans: clouds, and frames fused into clouds."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -216,6 +217,8 @@ def test_labels_without_names_are_refused(tmp_path):
     without = OwnScans(tmp_path, labels=False)
     assert not prepare(without, tmp_path / "out3").failed
     assert load_scene(tmp_path / "out3" / "a").label is None
+    (result,) = prepare(replace(without, classes=("a",)), tmp_path / "out4").results
+    assert result.status == "done" and not result.notes
     named = OwnScans(tmp_path, classes=tuple("abcdef"))
     with pytest.raises(DataError, match="holds own with the classes none, not a, b, c, d, e, f"):
         prepare(named, tmp_path / "out")
@@ -242,7 +245,8 @@ def test_label_images(tmp_path):
         np.testing.assert_array_equal(found, expected)
     (failed,) = prepare(OwnScans(room, classes=("a",)), tmp_path / "out2").failed
     assert "label/0.png: unknown label id 1: expected 0 to 0" in failed.reason.replace("\\", "/")
-    assert not prepare(OwnScans(room), tmp_path / "out3").failed
+    (result,) = prepare(OwnScans(room), tmp_path / "out3").results
+    assert result.notes == ("room: label images are not read, as no classes are named",)
     assert load_scene(tmp_path / "out3" / "room").frames.label is None
 
 
