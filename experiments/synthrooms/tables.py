@@ -1,14 +1,19 @@
-"""Prints a sweep as the tables of RESULTS.md.
+"""Prints sweeps as the tables of RESULTS.md.
 
 python experiments/synthrooms/tables.py experiments/synthrooms/results/few_labels_7 asd-plain
+python experiments/synthrooms/tables.py experiments/synthrooms/results/few_labels_{6,7} ihd-plain
 
-Three tables: each arm's mIoU, seed by seed; the paired differences of all classes and of the rare
-ones; IoU class by class, with the differences that are named, every arm against another.
+Of one folder three tables: each arm's mIoU, seed by seed; the paired differences of all classes and
+of the rare ones; IoU class by class, with the differences that are named, every arm against
+another. Of several folders one: the named differences of mIoU over the seeds of all of them, each
+seed paired on the test rooms of its own folder.
 """
 
 import csv
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from haskd_jax.experiments.arms import ARMS
@@ -66,6 +71,28 @@ def class_table(rows: Sequence[Result], pairs: Sequence[tuple[str, str]]) -> Ite
         yield _line(name, *cells)
 
 
+def pooled_table(
+    sweeps: Sequence[Sequence[Result]], pairs: Sequence[tuple[str, str]]
+) -> Iterator[str]:
+    """Paired differences of mIoU over the seeds of several sweeps, in points."""
+    yield _line("paired difference", "seeds", "mean", "95 % interval", "excludes zero")
+    yield _line(*["---"] * 5)
+    for arm, reference in pairs:
+        number, pooled = count(), []
+        for rows in sweeps:
+            # A seed of one sweep is not that of another, where their rooms differ.
+            other = {seed: next(number) for seed in sorted({row.seed for row in rows})}
+            pooled += [
+                replace(row, setting="all", seed=other[row.seed])
+                for row in rows
+                if row.arm in (arm, reference)
+            ]
+        for found in paired_differences(pooled, reference=reference):
+            numbers = _points(found.mean), _interval(found.low, found.high)
+            shown = "yes" if found.excludes_zero else "no"
+            yield _line(f"{arm} - {reference}", str(found.seeds), *numbers, shown)
+
+
 def _arms(rows: Sequence[Result]) -> list[str]:
     """Students first, as they are what is compared."""
     found = {row.arm for row in rows}
@@ -87,18 +114,27 @@ def _interval(low: float | None, high: float | None) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints the tables of the folder that is named, with the differences that are named."""
-    folder = Path(arguments[0])
-    rows = read_results(folder / "results.csv")
-    pairs = [(arm, reference) for arm, _, reference in (s.partition("-") for s in arguments[1:])]
-    there = {row.arm for row in rows}
-    if missing := {name for pair in pairs for name in pair} - there:
-        raise SystemExit(f"no arm {', '.join(sorted(missing))}; there are {', '.join(there)}")
-    for table in (
-        seed_table(rows),
-        difference_table(folder / "differences.csv"),
-        class_table(rows, pairs),
-    ):
+    """Prints the tables of the folders that are named, with the differences that are named."""
+    folders = [Path(name) for name in arguments if Path(name).is_dir()]
+    if not folders:
+        raise SystemExit("name a folder of results first; there is none among the arguments")
+    named = arguments[len(folders) :]
+    pairs = [(arm, reference) for arm, _, reference in (s.partition("-") for s in named)]
+    sweeps = [read_results(folder / "results.csv") for folder in folders]
+    for folder, rows in zip(folders, sweeps, strict=True):
+        there = sorted({row.arm for row in rows})
+        if missing := sorted({name for pair in pairs for name in pair} - set(there)):
+            raise SystemExit(f"{folder}: no arm {', '.join(missing)}; there are {', '.join(there)}")
+    tables = (
+        (pooled_table(sweeps, pairs),)
+        if len(folders) > 1
+        else (
+            seed_table(sweeps[0]),
+            difference_table(folders[0] / "differences.csv"),
+            class_table(sweeps[0], pairs),
+        )
+    )
+    for table in tables:
         print("\n".join(table), end="\n\n")
 
 
