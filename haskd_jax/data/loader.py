@@ -14,15 +14,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from haskd_jax.data.errors import DataError
 from haskd_jax.data.few_labels import FewLabels
 from haskd_jax.data.loader_batch import Batch, collate, fit, rows_of
 from haskd_jax.data.loader_capacity import Capacities, choose_capacities
 from haskd_jax.data.loader_iterator import BatchIterator
-from haskd_jax.data.prepared import frame_size, load_scene
+from haskd_jax.data.loader_scenes import open_scene, open_soft
+from haskd_jax.data.prepared import frame_size
 from haskd_jax.data.scene import Array, Scene
 from haskd_jax.data.transforms import Recipe, Sample, augment, mix3d, sample_of, spread_views
-from haskd_jax.files import map_array
 
 # Keep the draws for different purposes apart.
 _ORDER, _SCENE, _MIX, _CROP = range(4)
@@ -283,34 +282,21 @@ class Loader:
 
     def _sample(self, number: int, place: int, part: int) -> Sample:
         rng = np.random.default_rng([self.seed, _SCENE, place])
-        name = self.scenes[number]
-        scene = self.few_labels.of(self._read(name))
-        if self.soft is not None and len(said := self._said(name)) != len(scene.points):
-            what = f"shape {said.shape} for a scene of {len(scene.points)} points"
-            raise DataError(Path(self.soft) / f"{name}.npy", what)
+        scene = self.few_labels.of(open_scene(self.root, self.scenes[number]))
         chosen = self._choose_views(scene, rng)
         return augment(sample_of(scene, frames=chosen, part=part), self.recipe, rng)
-
-    def _read(self, name: str) -> Scene:
-        scene = load_scene(Path(self.root) / name)
-        if scene.name != name:
-            raise DataError(Path(self.root) / name, f"its manifest names it {scene.name!r}")
-        return scene
 
     def _soft(self, samples: Sequence[Sample], scene: Sequence[int]) -> dict[int, Array] | None:
         """What the teacher said of the scenes, by part."""
         if self.soft is None:
             return None
-        parts = sorted({int(part) for sample in samples for part in np.unique(sample.part)})
-        return {part: self._said(self.scenes[scene[part]]) for part in parts}
-
-    def _said(self, name: str) -> Array:
-        assert self.soft is not None
-        path = Path(self.soft) / f"{name}.npy"
-        try:
-            return map_array(path)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(path, f"{error}: let the teacher predict the scenes anew") from None
+        parts = sorted(
+            {int(p) for sample in samples for p in np.bincount(sample.part).nonzero()[0]}
+        )
+        names = {part: self.scenes[scene[part]] for part in parts}
+        return {
+            part: open_soft(self.soft, open_scene(self.root, name)) for part, name in names.items()
+        }
 
     def _choose_views(self, scene: Scene, rng: np.random.Generator) -> Sequence[int]:
         if not self.views or not len(scene.frames):
