@@ -18,9 +18,9 @@ from scipy import stats
 from haskd_jax.data.prepared import read_json
 from haskd_jax.experiments.sweep_tables import write_csv
 from haskd_jax.train.card import read_card
-from haskd_jax.train.checkpoints import Snapshots
 from haskd_jax.train.evaluation import class_iou
 from haskd_jax.train.networks import make_network
+from haskd_jax.train.snapshots import Snapshots
 
 HEADS = ("seed", "classes", "correlation", "same_winner", "gain_of_choice")
 

@@ -8,11 +8,13 @@ from jaxtyping import PyTree
 
 from haskd_jax.data.few_labels import FewLabels
 from haskd_jax.data.prepared import read_json, scans_digest
+from haskd_jax.experiments.arm_identity import CONFIG, refuse_others
 from haskd_jax.experiments.arm_setup import ArmSetup
 from haskd_jax.experiments.arms import ARMS, Arm, ArmName
 from haskd_jax.experiments.progress import bar
+from haskd_jax.train.checkpoints import has_weights, weights_digest
 from haskd_jax.train.evaluation import class_iou, evaluate, read_protocol
-from haskd_jax.train.image_encoders import encoder_in_words
+from haskd_jax.train.image_encoders import encoder_in_words, read_encoder
 from haskd_jax.train.networks import Network
 from haskd_jax.train.records import write_predictions
 
@@ -25,11 +27,15 @@ def evaluate_arm(setup: ArmSetup, name: ArmName) -> None:
     Args:
         setup: The experiment.
         name: The arm; if it is not trained to its end, that is said, and no more.
+
+    Raises:
+        ValueError: It was trained with another configuration.
     """
     arm, experiment, scenes = ARMS[name], setup.experiment, setup.scenes
     folder = experiment.out / name
-    trainings = setup.trainings(name)
-    missing = [training for training in trainings if not (training / "weights").exists()]
+    refuse_others(setup, [name])
+    trainings = [training.folder for training in setup.trainings(name)]
+    missing = [training for training in trainings if not has_weights(training)]
     if missing:
         setup.console.print(
             f"[yellow]warning[/yellow] {missing[0]}: not trained to its end, so {name} is not "
@@ -41,6 +47,9 @@ def evaluate_arm(setup: ArmSetup, name: ArmName) -> None:
     wanted = {
         "split": scenes.split,
         "scans": scans_digest(scenes.root, scenes.test),
+        "labels": _labels(setup),
+        "encoder": _encoder(setup, arm),
+        "weights": [weights_digest(training) for training in trainings],
         "checkpoint": "last",
         "step": setup.config(arm).steps,
         "ensemble": cycles if name == "snapshots" else len(trainings),
@@ -68,12 +77,11 @@ def evaluate_arm(setup: ArmSetup, name: ArmName) -> None:
             scenes.root,
             scenes.test,
             split=scenes.split,
-            labels=_labels_in_words(setup),
-            encoder=encoder_in_words(experiment.encoder)
-            if experiment.encoder is not None and setup.sees(arm)
-            else None,
+            labels=wanted["labels"],
+            encoder=wanted["encoder"],
+            weights=wanted["weights"],
             step=wanted["step"],
-            commit=read_json(trainings[0] / "config.json").get("commit"),
+            commit=read_json(trainings[0] / CONFIG).get("commit"),
             ensemble=others,
             tta=experiment.tta,
             on_scene=on_scene,
@@ -106,10 +114,37 @@ def quick_evaluation(
     return {"split": "calibration", "miou": float(np.mean(iou[counts > 0])), "iou": iou}
 
 
-def _labels_in_words(setup: ArmSetup) -> str:
-    """Which labels the training saw."""
-    scenes, config = setup.scenes, setup.experiment.scenes
-    text = f"{len(scenes.labelled)} of {len(scenes.labelled) + len(scenes.unlabelled)} scenes"
-    if config.labelled_points is not None:
-        text += f", {config.labelled_points} points each"
-    return f"{text}, {len(scenes.calibration)} more for calibration"
+def labels_in_words(
+    labelled: int, unlabelled: int, calibration: int, *, points: int | None = None
+) -> str:
+    """Which labels a training saw.
+
+    Args:
+        labelled: Scenes to train on that have labels.
+        unlabelled: Those that have none.
+        calibration: Those with labels that were held back.
+        points: Of a scene that kept their labels; None: all.
+
+    Returns:
+        The words.
+
+    Example:
+        >>> labels_in_words(20, 84, 16)
+        '20 of 104 scenes, 16 more for calibration'
+    """
+    text = f"{labelled} of {labelled + unlabelled} scenes"
+    if points is not None:
+        text += f", {points} points each"
+    return f"{text}, {calibration} more for calibration"
+
+
+def _labels(setup: ArmSetup) -> str:
+    scenes = setup.scenes
+    counts = (len(scenes.labelled), len(scenes.unlabelled), len(scenes.calibration))
+    return labels_in_words(*counts, points=setup.experiment.scenes.labelled_points)
+
+
+def _encoder(setup: ArmSetup, arm: Arm) -> str | None:
+    """What taught the arm, or its teacher, to see images before."""
+    encoder = setup.experiment.encoder
+    return encoder_in_words(read_encoder(encoder)) if encoder and setup.sees(arm) else None

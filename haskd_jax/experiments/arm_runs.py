@@ -3,6 +3,7 @@
 from rich.console import Console
 
 from haskd_jax.experiments.arm_evaluation import evaluate_arm
+from haskd_jax.experiments.arm_identity import refuse_others
 from haskd_jax.experiments.arm_setup import ArmSetup
 from haskd_jax.experiments.arm_training import train_arm
 from haskd_jax.experiments.arms import ARMS, in_order
@@ -10,6 +11,20 @@ from haskd_jax.experiments.config import Experiment
 from haskd_jax.experiments.stages import Scenes, Selection, run_select
 from haskd_jax.train.mesh import make_mesh
 from haskd_jax.train.selection import Method
+
+
+def check_arms(experiment: Experiment, scenes: Scenes) -> None:
+    """Refuses a folder that holds arms of another configuration.
+
+    Args:
+        experiment: The experiment.
+        scenes: Its scenes.
+
+    Raises:
+        ValueError: Names the first such training, and what differs.
+    """
+    setup = ArmSetup(experiment, scenes, {}, Console(quiet=True), None, make_mesh())
+    refuse_others(setup, in_order(experiment.arms, offline=experiment.snapshots == "offline"))
 
 
 def run_arms(experiment: Experiment, scenes: Scenes, console: Console, commit: str | None) -> None:

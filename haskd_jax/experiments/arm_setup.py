@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import multihost_utils
@@ -15,10 +15,25 @@ from haskd_jax.experiments.arms import ARMS, Arm, ArmName
 from haskd_jax.experiments.config import Experiment
 from haskd_jax.experiments.stages import Scenes, Selection
 from haskd_jax.train.card import ModelCard
-from haskd_jax.train.checkpoints import Snapshot, Snapshots, load_weights
+from haskd_jax.train.checkpoints import load_weights
 from haskd_jax.train.config import TrainConfig
 from haskd_jax.train.networks import Network, make_network
 from haskd_jax.train.selection import Method
+from haskd_jax.train.snapshots import Snapshot, Snapshots
+
+
+class Training(NamedTuple):
+    """A network in the making.
+
+    Attributes:
+        arm: What it is trained as.
+        folder: Gets all of it.
+        seed: Of parameters, order and augmentation.
+    """
+
+    arm: ArmName
+    folder: Path
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -86,30 +101,30 @@ class ArmSetup:
             return {}
         return {"views": self.experiment.views.num_views, "selection": self.selections[arm.views]}
 
-    def members(self) -> list[tuple[Path, int]]:
-        """Folders and seeds of students trained apart: the first of them is the arm "plain"."""
-        out, seed = self.experiment.out, self.experiment.seed
-        others = range(1, self.experiment.ensemble)
-        return [(out / "plain", seed)] + [
-            (out / "ensemble" / str(i), seed + 1000 * i) for i in others
-        ]
+    def trainings(self, name: ArmName) -> list[Training]:
+        """The trainings that an arm's networks come from.
 
-    def trainings(self, name: ArmName) -> list[Path]:
-        """The folders of the trainings that an arm's networks come from."""
+        An ensemble's are of another arm: the student whose snapshots it is the mean of, or students
+        trained apart, the first of which is the arm "plain" itself.
+        """
+        out, seed = self.experiment.out, self.experiment.seed
         if name == "ensemble":
-            return [folder for folder, _ in self.members()]
+            return [Training("plain", out / "plain", seed)] + [
+                Training("plain", out / "ensemble" / str(i), seed + 1000 * i)
+                for i in range(1, self.experiment.ensemble)
+            ]
         source = ARMS[name].snapshots if ARMS[name].role == "ensemble" else None
-        return [self.experiment.out / (source or name)]
+        return [Training(source or name, out / (source or name), seed)]
 
     def load(self, name: ArmName) -> tuple[Network, list[tuple[PyTree, PyTree]]]:
         """The trained networks of an arm: parameters and running statistics, one unless it is an
         ensemble."""
         network = make_network(self.card(ARMS[name]))
-        folders = self.trainings(name)
+        trainings = self.trainings(name)
         if name == "snapshots":
-            found = self.load_snapshots(folders[0].name, network)
+            found = self.load_snapshots(trainings[0].arm, network)
             return network, [(snapshot.params, snapshot.state) for snapshot in found]
-        return network, [load_weights(folder, *network.shapes) for folder in folders]
+        return network, [load_weights(one.folder, *network.shapes) for one in trainings]
 
     def load_snapshots(self, name: str, network: Network) -> list[Snapshot]:
         """All snapshots that an arm left behind.

@@ -1,37 +1,37 @@
 """Trains the arms of an experiment: stages teacher and student."""
 
-import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
-import msgspec
 
 from haskd_jax.data.few_labels import FewLabels
 from haskd_jax.data.loader import Loader
 from haskd_jax.data.prepared import read_json
-from haskd_jax.digest import differing
 from haskd_jax.experiments.arm_evaluation import EVALUATION, calibrate, quick_evaluation
-from haskd_jax.experiments.arm_setup import ArmSetup, all_here
+from haskd_jax.experiments.arm_identity import (
+    CONFIG,
+    identity,
+    others_training,
+    refusal,
+)
+from haskd_jax.experiments.arm_setup import ArmSetup, Training, all_here
 from haskd_jax.experiments.arms import ARMS, Arm, ArmName
 from haskd_jax.experiments.progress import bar
 from haskd_jax.experiments.recipes import recipe_of
 from haskd_jax.files import PARTIAL, write_json
 from haskd_jax.train.card import write_card
+from haskd_jax.train.checkpoints import has_weights, weights_digest
 from haskd_jax.train.experts import with_experts
-from haskd_jax.train.image_encoders import read_encoder, with_encoder
+from haskd_jax.train.image_encoders import with_encoder
 from haskd_jax.train.loop import fit
 from haskd_jax.train.mesh import DATA
 from haskd_jax.train.networks import Network, make_network
 from haskd_jax.train.objectives import Guides
 from haskd_jax.train.soft_labels import predict_soft_labels
 from haskd_jax.train.step import Task
-
-_CONFIG = "config.json"
 
 
 def train_arm(setup: ArmSetup, name: ArmName) -> None:
@@ -42,22 +42,35 @@ def train_arm(setup: ArmSetup, name: ArmName) -> None:
         name: The arm.
 
     Raises:
-        ValueError: It is there with another configuration.
+        ValueError: It is there with another configuration, or who teaches it is not trained.
     """
-    if ARMS[name].role != "ensemble":
-        _train(setup, name, setup.experiment.out / name, setup.experiment.seed)
-    elif name == "ensemble":
-        for folder, seed in setup.members():
-            _train(setup, "plain", folder, seed)
+    if name != "snapshots":  # those are there once the arm that left them is
+        for training in setup.trainings(name):
+            _train(setup, training)
 
 
-def _train(setup: ArmSetup, name: ArmName, folder: Path, seed: int) -> None:
+def _train(setup: ArmSetup, training: Training) -> None:
+    name, folder, seed = training
     arm, experiment = ARMS[name], setup.experiment
-    resolved = _resolved(setup, name, seed)
-    done = _is_done(setup, folder, resolved)
+    source = setup.snapshots(arm)
+    for teaches in (arm.teacher, None if source == "online" else source):
+        if teaches is not None and not has_weights(experiment.out / teaches):
+            raise ValueError(
+                f"{experiment.out / teaches}: not trained to its end, and {name} is taught by it: "
+                "train it first (--stages teacher student)"
+            )
+    held = others_training(setup, training)
+    if held is not None and not experiment.overwrite:
+        raise ValueError(refusal(training, held))
+    done = held is None and has_weights(folder)
     all_here(f"{folder} was looked at")  # before the first process writes to it
     if done:
         return
+    if held is not None:
+        setup.console.print(f"{folder}: it held {held}; trained anew")
+        if jax.process_index() == 0:
+            _remove(setup, folder)
+        all_here(f"{folder} is free")
     _warn_of_nothing_unlabelled(setup, name)
     network = make_network(setup.card(arm), axis_name=DATA)
     if experiment.encoder is not None and arm.views is not None:
@@ -78,13 +91,13 @@ def _train(setup: ArmSetup, name: ArmName, folder: Path, seed: int) -> None:
         asd=replace(experiment.asd, weight=experiment.asd.weight if arm.asd else 0.0),
         alike=arm.asd == "mean",
     )
-    source = setup.snapshots(arm)
     if source not in (None, "online"):
         experts = setup.load_snapshots(source, network)
         guides = with_experts(guides, experts, len(experts), task)
     # Before the capacities, which are measured for this configuration.
+    config = {**identity(setup, training), "commit": setup.commit}
     if jax.process_index() == 0:
-        write_json(folder / _CONFIG, {**resolved, "commit": setup.commit})
+        write_json(folder / CONFIG, config)
         write_card(folder, setup.card(arm))
     soft = _soft_labels(setup, arm.teacher) if arm.teacher is not None and offline else None
     loader = _loader(setup, arm, network, soft, folder, seed)
@@ -103,52 +116,6 @@ def _train(setup: ArmSetup, name: ArmName, folder: Path, seed: int) -> None:
             wandb=experiment.wandb,
         )
     all_here(f"{folder} is trained")  # its weights are there before any process asks for them
-
-
-def _resolved(setup: ArmSetup, name: ArmName, seed: int) -> dict[str, Any]:
-    """All that decides what a training becomes, as config.json keeps it."""
-    arm, experiment, scenes = ARMS[name], setup.experiment, setup.scenes
-    encoder = experiment.encoder if arm.views is not None else None
-    resolved = {
-        "arm": name,
-        "seed": seed,
-        "card": msgspec.to_builtins(setup.card(arm)),
-        "train": msgspec.to_builtins(setup.config(arm)),
-        "scenes": msgspec.to_builtins(experiment.scenes, enc_hook=str),
-        "scans": scenes.digest,
-        "labelled": scenes.labelled,
-        "unlabelled": setup.unlabelled(arm) or None,
-        "calibration": scenes.calibration,
-        "views": msgspec.to_builtins(experiment.views) if setup.sees(arm) else None,
-        "encoder": None if encoder is None else read_encoder(encoder),
-        "ihd": msgspec.to_builtins(experiment.ihd) if arm.teacher else None,
-        "asd": msgspec.to_builtins(experiment.asd) if arm.asd else None,
-        "snapshots": setup.snapshots(arm),
-        # A student of a teacher that was trained anew is another student.
-        "teacher": read_json(experiment.out / arm.teacher / _CONFIG) if arm.teacher else None,
-    }
-    return json.loads(json.dumps(resolved))  # tuples become lists, as in the file
-
-
-def _is_done(setup: ArmSetup, folder: Path, resolved: Mapping[str, Any]) -> bool:
-    path = folder / _CONFIG
-    if path.exists():
-        found = read_json(path)
-        found.pop("commit", None)  # other code may train the same
-        if found == resolved:
-            return (folder / "weights").exists()
-        held = f"a training with another {', '.join(differing(found, resolved))}"
-    elif (folder / "checkpoints").exists():
-        held = "checkpoints, but no config.json that says of which training"
-    else:
-        return False
-    if not setup.experiment.overwrite:
-        raise ValueError(f"{folder} holds {held}: give another --out, or --overwrite to redo it")
-    setup.console.print(f"{folder}: it held {held}; trained anew")
-    all_here(f"{folder} is another's")
-    if jax.process_index() == 0:
-        _remove(setup, folder)
-    return False
 
 
 def _remove(setup: ArmSetup, folder: Path) -> None:
@@ -221,8 +188,8 @@ def _loader(
 
 def _soft_labels(setup: ArmSetup, name: ArmName) -> Path:
     """The folder of what a teacher says of every training scene; made where it is missing."""
-    tta = setup.experiment.ihd.tta
-    folder = setup.experiment.out / name / f"soft_tta{tta}"
+    tta, home = setup.experiment.ihd.tta, setup.experiment.out / name
+    folder = home / f"soft_tta{tta}_{weights_digest(home)}"  # other weights say other things
     names = (*setup.scenes.labelled, *setup.scenes.unlabelled)
     network, (weights,) = setup.load(name)
     with bar(setup.console, f"{name} predicts", len(names)) as show:

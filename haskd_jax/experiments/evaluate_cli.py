@@ -58,11 +58,13 @@ def evaluate(
         chosen, selected = _selection(arm, selection)
         found[arm.name] = _evaluate_arm(
             arm,
+            run,
             data,
             splits=_splits(folder, run, split),
             tta=tta,
             snapshots=snapshots,
             selection=chosen,
+            others_frames=selection is not None,
             views=selected if views is None else views,
             submission=submission,
             predictions=predictions,
@@ -124,12 +126,14 @@ def _selection(arm: Path, given: Path | None) -> tuple[dict[str, list[int]] | No
 
 def _evaluate_arm(
     arm: Path,
+    run: dict[str, Any],
     data: Path,
     *,
     splits: list[str],
     tta: int,
     snapshots: bool,
     selection: dict[str, list[int]] | None,
+    others_frames: bool,
     views: int,
     submission: Path | None,
     predictions: int,
@@ -138,8 +142,8 @@ def _evaluate_arm(
     from rich.progress import track
 
     from haskd_jax.train import evaluation, records
-    from haskd_jax.train.checkpoints import Snapshots
-    from haskd_jax.train.log import METRICS, read_log
+    from haskd_jax.train.checkpoints import has_weights, newest_step, weights_digest
+    from haskd_jax.train.snapshots import Snapshots
 
     network, params, state = load_trained(arm)
     classes = read_dataset(data)["classes"]
@@ -151,7 +155,10 @@ def _evaluate_arm(
     if submission is not None:
         records.submission_ids(classes)
     others = []
-    checkpoint = "last" if (arm / "weights").exists() else "newest of a training that goes on"
+    config = read_json(arm / "config.json") if (arm / "config.json").exists() else {}
+    checkpoint, step = "last", config.get("train", {}).get("steps")
+    if not has_weights(arm):
+        checkpoint, step = "newest of a training that goes on", newest_step(arm)
     if snapshots:
         experts = Snapshots(arm / "snapshots").load(params, state)
         if not experts:
@@ -184,8 +191,7 @@ def _evaluate_arm(
 
     record = arm / _RECORD
     before = evaluation.read_protocol(record) if record.exists() else {}
-    config = read_json(arm / "config.json") if (arm / "config.json").exists() else {}
-    steps = read_log(arm) if (arm / METRICS).exists() else []
+    digest = weights_digest(arm)
     result = evaluation.evaluate(
         network,
         params,
@@ -193,9 +199,10 @@ def _evaluate_arm(
         data,
         scenes,
         split=" and ".join(splits),
-        labels=before.get("labels", "see config.json"),
-        encoder=before.get("encoder"),
-        step=steps[-1]["step"] if steps else None,
+        labels=_labels(run),
+        encoder=_encoder(config),
+        weights=None if digest is None else [digest],
+        step=step,
         checkpoint=checkpoint,
         commit=config.get("commit"),
         ensemble=others,
@@ -211,15 +218,38 @@ def _evaluate_arm(
         words = [*splits, *([f"tta{tta}"] if tta > 1 else [])]
         if (scans := result.protocol["scans"]) != before.get("scans", scans):
             words.append(scans[:8])
-        if (seen := result.protocol["views"]) != before.get("views", seen):
+        seen, frames = result.protocol["views"], result.protocol["frames"]
+        fewer = seen != before.get("views", seen)  # or more: of the same selection other frames
+        if fewer:
             words.append(f"views{seen}")
-        elif (frames := result.protocol["frames"]) != before.get("frames", frames):
+        if frames != before.get("frames", frames) and (others_frames or not fewer):
             words.append(f"frames-{str(frames)[:8]}")
         if checkpoint != "last":
             words.append("snapshots" if snapshots else "unfinished")
         record = arm / f"evaluation-{'-'.join(words)}.json"
     result.write(record)
     return result
+
+
+def _labels(run: dict[str, Any]) -> str:
+    """Which labels the trainings of a run saw."""
+    from haskd_jax.experiments.arm_evaluation import labels_in_words
+
+    if "scenes" not in run:  # of a training that was taken out of its run
+        return "see config.json"
+    scenes = run["scenes"]
+    return labels_in_words(
+        *(len(scenes[name]) for name in ("labelled", "unlabelled", "calibration")),
+        points=run["config"]["scenes"]["labelled_points"],
+    )
+
+
+def _encoder(config: dict[str, Any]) -> str | None:
+    """What taught a training, or its teacher, to see images before."""
+    from haskd_jax.train.image_encoders import encoder_in_words
+
+    encoder = config.get("encoder") or (config.get("teacher") or {}).get("encoder")
+    return encoder_in_words(encoder) if encoder else None
 
 
 def _show(console: Any, found: dict[str, Any]) -> None:

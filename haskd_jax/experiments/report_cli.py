@@ -13,10 +13,10 @@ def report(
     run: tyro.conf.Positional[Path],
     out: Annotated[Path | None, tyro.conf.arg(aliases=("-o",))] = None,
 ) -> int:
-    """Writes the report of a run: one HTML file that needs nothing else.
+    """Writes the report of a run or a sweep: one HTML file that needs nothing else.
 
     Args:
-        run: The run folder that an experiment wrote.
+        run: The folder that an experiment wrote.
         out: The file to write; report.html in the run folder by default.
     """
     from haskd_jax.report import write_report

@@ -77,7 +77,7 @@ def _run(experiment: Experiment) -> int:
     from rich.console import Console
 
     from haskd_jax.data.prepared import read_json
-    from haskd_jax.experiments.arm_runs import run_arms
+    from haskd_jax.experiments.arm_runs import check_arms, run_arms
     from haskd_jax.experiments.arms import in_order
     from haskd_jax.experiments.stages import find_scenes, run_prepare
     from haskd_jax.files import write_json
@@ -104,6 +104,8 @@ def _run(experiment: Experiment) -> int:
         return 0
     scenes = find_scenes(experiment)
     arms = in_order(experiment.arms, offline=experiment.snapshots == "offline")
+    if not experiment.overwrite:
+        check_arms(experiment, scenes)  # a command that is refused leaves the run as it was
     if first:
         path = experiment.out / "run.json"
         earlier = read_json(path)["arms"] if path.exists() else []

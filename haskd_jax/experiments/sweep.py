@@ -165,15 +165,15 @@ def _all_jobs(
 
     run_jobs(seeds, experiment.processes, on_seed, console)
     if done and "report" in experiment.stages:
-        first = done[min(done)][0].experiment.out
-        path = write_report(first, experiment.out / "report.html", sweep=experiment.out)
-        console.print(f"report: {path}")
+        console.print(f"report: {write_report(experiment.out)}")
     return failed
 
 
 def _copy_selections(source: Path, target: Path) -> None:
+    """For seeds that have none: what a seed has it may need, where this command is refused."""
     for path in sorted(source.glob("selection*.json")):
-        write_whole(target / path.name, partial(shutil.copyfile, path))
+        if not (target / path.name).exists():
+            write_whole(target / path.name, partial(shutil.copyfile, path))
 
 
 @dataclass

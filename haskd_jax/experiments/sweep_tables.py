@@ -13,7 +13,7 @@ from haskd_jax.files import write_whole
 from haskd_jax.report.comparisons import RARE, compare, rare_classes, with_rare_classes
 from haskd_jax.report.run_folder import Arm, read_run, training_seconds
 from haskd_jax.report.statistics import COSTS, KEYS, SCORES, PairedDifference, Result, summaries
-from haskd_jax.train.image_encoders import encoder_in_words
+from haskd_jax.train.image_encoders import encoder_in_words, read_encoder
 from haskd_jax.train.log import read_log
 
 
@@ -62,7 +62,7 @@ def setting_in_words(experiment: Experiment) -> str:
         if taught == "unlabelled":
             parts.append(f"{name} on voxels without labels")
     if experiment.encoder is not None:
-        parts.append(encoder_in_words(experiment.encoder))
+        parts.append(encoder_in_words(read_encoder(experiment.encoder)))
     return ", ".join(parts)
 
 

@@ -1,5 +1,6 @@
 """The report: a run folder as one HTML file that needs nothing else."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from haskd_jax.files import write_text
@@ -13,23 +14,20 @@ from haskd_jax.report.results import (
 from haskd_jax.report.run_folder import Run, read_run
 from haskd_jax.report.scenes import frames_section, scenes_section
 from haskd_jax.report.seeds import seeds_section
-from haskd_jax.report.statistics import paired_differences, read_results
+from haskd_jax.report.statistics import Result, paired_differences, read_results
 from haskd_jax.report.training import adeptness_section, curves_section
 from haskd_jax.report.verdict import headline
 
 
-def write_report(
-    run_folder: str | Path, out: str | Path | None = None, *, sweep: str | Path | None = None
-) -> Path:
-    """Writes the report of a run.
+def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
+    """Writes the report of a run, or of a sweep over seeds.
 
     What the run has not reached yet, or did not do, is said in a sentence where it would stand.
 
     Args:
-        run_folder: What an experiment wrote.
-        out: The file; `report.html` in the run folder by default.
-        sweep: The folder whose `results.csv` holds the sweep over seeds that the run is part of;
-            the run folder by default. Without such a file there is no section on seeds.
+        folder: What an experiment wrote: of a run, or of a sweep, whose `results.csv` is what the
+            verdict and a section on seeds are about; the rest is about its first seed.
+        out: The file; `report.html` in the folder by default.
 
     Returns:
         The file that was written.
@@ -44,25 +42,27 @@ def write_report(
         ...
         haskd_jax.data.errors.DataError: no/such/run/run.json: missing: is this a run folder?
     """
-    run = read_run(run_folder)
-    path = Path(out) if out is not None else run.folder / "report.html"
-    text = render(run, run.folder if sweep is None else Path(sweep))
-    write_text(path, text)
+    folder = Path(folder)
+    table = folder / "results.csv"
+    results = read_results(table) if table.exists() else ()
+    first = min((row.seed for row in results), default=0)
+    sweeps = results and not (folder / "run.json").exists()
+    run = read_run(folder / f"seed_{first}" if sweeps else folder)
+    path = Path(out) if out is not None else folder / "report.html"
+    write_text(path, render(run, results))
     return path
 
 
-def render(run: Run, sweep: Path) -> str:
+def render(run: Run, results: Sequence[Result] = ()) -> str:
     """The report as HTML.
 
     Args:
         run: What `read_run` returned.
-        sweep: The folder of the sweep's table, if there is one.
+        results: Rows of the sweep that the run is part of, if there is one.
 
     Returns:
         The document.
     """
-    table = sweep / "results.csv"
-    results = read_results(table) if table.exists() else ()
     differences = paired_differences(results)
     experiment = str(run.info.get("experiment") or run.folder.name)
     sections = [

@@ -11,8 +11,9 @@ from haskd_jax.report.page import absent, arm_colour, duration, section, swatche
 from haskd_jax.report.run_folder import Arm, Evaluation, Run
 from haskd_jax.report.verdict import REFERENCE, STUDENTS, findings, points, signed, student_of
 
-# What must be the same for two scores to be compared.
-_COMPARABLE = ("dataset", "split", "scenes", "labels", "unit", "voxel_size", "tta", "checkpoint")
+# What must be the same for two scores to be compared: what people are told of, and the rest.
+_STATED = ("dataset", "split", "scenes", "labels", "unit", "voxel_size", "tta", "checkpoint")
+_COMPARABLE = (*_STATED, "scans", "crop_voxels")
 
 
 def result_section(run: Run) -> str:
@@ -80,7 +81,7 @@ def _trend(difference: str) -> str:
 def _protocol(run: Run) -> str:
     """What the numbers hold for; a warning where the arms were not measured alike."""
     protocols = [arm.evaluation.protocol for arm in run.evaluated if arm.evaluation]
-    common = {key: protocols[0].get(key) for key in _COMPARABLE if key in protocols[0]}
+    common = {key: protocols[0].get(key) for key in _STATED if key in protocols[0]}
     differing = [key for key in _COMPARABLE if len({str(p.get(key)) for p in protocols}) > 1]
     stated = ", ".join(
         f"{key.replace('_', ' ')} {_value(value)}"

@@ -84,9 +84,9 @@ def headline(run: Run, differences: Sequence[PairedDifference] = ()) -> str:
     Returns:
         The sentence.
     """
-    name = student_of({arm.name for arm in run.arms})
-    swept = [d for d in differences if d.arm == name and d.low is not None]
-    if swept:
+    compared = [d for d in differences if d.low is not None]
+    name = student_of({d.arm for d in compared} or {arm.name for arm in run.arms})
+    if swept := [d for d in compared if d.arm == name]:
         return " ".join(_over_seeds(d) for d in swept)
     student, plain = _evaluation(run, name), _evaluation(run, REFERENCE)
     if not student or not plain:

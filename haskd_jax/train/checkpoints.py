@@ -1,10 +1,10 @@
-"""What outlives a training process: its state by step, experts by cycle, and final weights."""
+"""What outlives a training process: its state by step, and final weights."""
 
 import json
-import math
 import re
 import shutil
 import warnings
+import zlib
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int, PyTree
+from jaxtyping import PyTree
 
 from haskd_jax.train import _checkpoint
 from haskd_jax.train._checkpoint import Corrupt, Stored
@@ -33,27 +33,6 @@ class Restored:
     step: int
     state: PyTree
     loader_state: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The network at the end of a cycle: an expert.
-
-    Attributes:
-        cycle: Its number, from 0.
-        step: Steps done.
-        params: Of the network.
-        state: Its running statistics.
-        iou: `[C]`, of every class on the calibration scenes; NaN for classes that they lack.
-        counts: `[C]`, points of every class there.
-    """
-
-    cycle: int
-    step: int
-    params: PyTree
-    state: PyTree
-    iou: Float[np.ndarray, " C"]
-    counts: Int[np.ndarray, " C"]
 
 
 class Checkpoints:
@@ -170,108 +149,6 @@ class Checkpoints:
             _checkpoint.remove(self._folder / str(old))
 
 
-class Snapshots:
-    """The experts of a training, by cycle. They stay.
-
-    Args:
-        folder: Made at the first `save`.
-
-    Example:
-        >>> import tempfile, jax.numpy as jnp
-        >>> expert = Snapshot(
-        ...     cycle=0, step=100, params={"w": jnp.ones(2)}, state={},
-        ...     iou=np.array([0.5, np.nan]), counts=np.array([80, 0]),
-        ... )
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     snapshots = Snapshots(folder)
-        ...     snapshots.save(expert)
-        ...     loaded = snapshots.load({"w": jnp.zeros(2)}, {}, up_to_step=100)
-        >>> loaded[0].step, loaded[0].iou.tolist(), loaded[0].params["w"].tolist()
-        (100, [0.5, nan], [1.0, 1.0])
-    """
-
-    def __init__(self, folder: Path | str):
-        self._folder = Path(folder)
-
-    def save(self, snapshot: Snapshot) -> None:
-        """Stores a snapshot, in place of one of the same cycle. Returns when it is on disk.
-
-        Args:
-            snapshot: The snapshot.
-
-        Raises:
-            OSError: The folder is full or not writable.
-        """
-        leaves = _checkpoint.to_leaves({"params": snapshot.params, "state": snapshot.state})
-        if not _is_first():
-            return
-        _checkpoint.prepare_folder(self._folder)
-        info = {
-            "cycle": snapshot.cycle,
-            "step": snapshot.step,
-            "iou": [None if math.isnan(value) else float(value) for value in snapshot.iou],
-            "counts": [int(count) for count in snapshot.counts],
-        }
-        # Folders cannot be exchanged in one go: a later edition outranks those before it.
-        editions = _editions(self._folder).get(snapshot.cycle, [])
-        name = f"{snapshot.cycle}.{max(editions, default=-1) + 1}"
-        _checkpoint.write(self._folder / name, Stored(leaves, info))
-        for edition in editions:
-            _checkpoint.remove(self._folder / f"{snapshot.cycle}.{edition}")
-
-    def load(
-        self, like_params: PyTree, like_state: PyTree, *, up_to_step: int | None = None
-    ) -> list[Snapshot]:
-        """The snapshots, in order of their cycles.
-
-        Args:
-            like_params: Arrays or `jax.ShapeDtypeStruct` of the network; what has no sharding
-                stays on the host.
-            like_state: Likewise, of its running statistics.
-            up_to_step: Leaves out later ones, of steps that are trained again.
-
-        Returns:
-            The snapshots; none where the folder lacks.
-
-        Raises:
-            ValueError: One is corrupt, or of another network.
-        """
-        found = _checkpoint.on_first_process(lambda: self._read(up_to_step))
-        like = {"params": like_params, "state": like_state}
-        snapshots = []
-        for leaves, info in found:
-            where = self._folder / str(info["cycle"])
-            network = _checkpoint.from_leaves(leaves, like, where=where)
-            iou = [math.nan if value is None else value for value in info["iou"]]
-            snapshots.append(
-                Snapshot(
-                    cycle=info["cycle"],
-                    step=info["step"],
-                    params=network["params"],
-                    state=network["state"],
-                    iou=np.array(iou, np.float64),
-                    counts=np.array(info["counts"], np.int64),
-                )
-            )
-        return snapshots
-
-    def _read(self, up_to_step: int | None) -> list[Stored]:
-        found = []
-        for cycle, editions in sorted(_editions(self._folder).items()):
-            path = self._folder / f"{cycle}.{max(editions)}"
-            try:
-                step = _checkpoint.read_info(path)["step"]
-                if up_to_step is None or step <= up_to_step:
-                    found.append(_checkpoint.read(path))
-            except Corrupt as error:
-                raise ValueError(
-                    f"{path}: the expert of cycle {cycle} is corrupt: {error}. Put a copy of the "
-                    "folder back; or delete it together with the checkpoints of later steps, and "
-                    "the cycle is trained again"
-                ) from error
-        return found
-
-
 def save_weights(folder: Path | str, params: PyTree, state: PyTree) -> None:
     """Stores what inference needs as `<folder>/weights`, in place of what was there.
 
@@ -323,6 +200,63 @@ def load_weights(
     like = {"params": like_params, "state": like_state}
     network = _checkpoint.from_leaves(found[0].leaves, like, where=path)
     return network["params"], network["state"]
+
+
+def has_weights(folder: Path | str) -> bool:
+    """Whether a training went to its end and left its weights.
+
+    Args:
+        folder: Of the training.
+
+    Example:
+        >>> has_weights("no/training")
+        False
+    """
+    return bool(_numbers(Path(folder) / "weights"))
+
+
+def newest_step(folder: Path | str) -> int | None:
+    """How far a training has come, by the checkpoint that `load_weights` takes where it goes on.
+
+    Args:
+        folder: Of the training.
+
+    Returns:
+        Steps; None where there is no intact checkpoint.
+
+    Example:
+        >>> newest_step("no/training") is None
+        True
+    """
+    found = _newest(Path(folder) / "checkpoints", set_aside=False)
+    return found[0].info["step"] if found else None
+
+
+def weights_digest(folder: Path | str) -> str | None:
+    """What tells a training's final weights from all others.
+
+    Args:
+        folder: Of the training.
+
+    Returns:
+        8 hexadecimal digits, the same for the same numbers; None where it has not ended.
+
+    Raises:
+        ValueError: They are corrupt.
+
+    Example:
+        >>> weights_digest("no/training") is None
+        True
+    """
+    path = Path(folder) / "weights"
+    found = _checkpoint.on_first_process(lambda: _read_weights(path) if has_weights(folder) else [])
+    if not found:
+        return None
+    crc = 0
+    for name, leaf in sorted(found[0].leaves.items()):
+        crc = zlib.crc32(f"{name} {leaf.dtype} {leaf.shape}".encode(), crc)
+        crc = zlib.crc32(np.ascontiguousarray(leaf.array).tobytes(), crc)
+    return f"{crc:08x}"
 
 
 def _read_weights(path: Path) -> list[Stored]:
@@ -382,16 +316,6 @@ def _newest(folder: Path, *, set_aside: bool) -> list[Stored]:
 def _numbers(folder: Path) -> list[int]:
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return sorted(int(name) for name in names if re.fullmatch(r"\d+", name))
-
-
-def _editions(folder: Path) -> dict[int, list[int]]:
-    """Of every cycle's snapshot the numbers of its editions."""
-    found: dict[int, list[int]] = {}
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    for name in names:
-        if match := re.fullmatch(r"(\d+)\.(\d+)", name):
-            found.setdefault(int(match[1]), []).append(int(match[2]))
-    return found
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

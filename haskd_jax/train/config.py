@@ -168,7 +168,7 @@ class TrainConfig:
         save_every: Steps between checkpoints.
         keep: Checkpoints kept.
         log_every: Steps between lines of the log.
-        evaluate_every: Steps between evaluations; 0: at the end only.
+        evaluate_every: Steps between evaluations on the calibration scenes; 0: none.
         shard_parameters: Spread parameters and the optimizer's state over the devices.
         threads: That make batches ahead of time.
         buckets: Sizes that batches are padded to, each of which compiles once. None: three on one

@@ -137,6 +137,7 @@ def evaluate(
     split: str,
     labels: str = "all",
     encoder: str | None = None,
+    weights: Sequence[str] | None = None,
     step: int | None = None,
     checkpoint: str = "last",
     commit: str | None = None,
@@ -164,6 +165,7 @@ def evaluate(
         split: What these scenes are, for the record.
         labels: Which labels the training saw, for the record.
         encoder: What taught it, or its teacher, to see images before, for the record.
+        weights: What tells its weights, and those of further members, from others, for the record.
         step: How long it was, for the record.
         checkpoint: How its weights were chosen, for the record.
         commit: Of the code that trained, for the record.
@@ -236,6 +238,7 @@ def evaluate(
         "ensemble": 1 + len(ensemble),
         "crop_voxels": most,
         "checkpoint": checkpoint,
+        "weights": None if weights is None else list(weights),
         "step": step,
         "commit": commit,
         "package": haskd_jax.__version__,

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from haskd_jax import models
-from haskd_jax.train.checkpoints import Snapshot
 from haskd_jax.train.objectives import Guides
+from haskd_jax.train.snapshots import Snapshot
 from haskd_jax.train.step import Task
 
 

@@ -77,25 +77,21 @@ def read_encoder(folder: str | Path) -> dict[str, Any]:
     return found
 
 
-def encoder_in_words(folder: str | Path) -> str:
+def encoder_in_words(encoder: Mapping[str, Any]) -> str:
     """What labels an image encoder saw before, for results that it had a part in.
 
     Args:
-        folder: Of its training.
+        encoder: What `read_encoder` says of it.
 
     Returns:
         The words.
 
-    Raises:
-        ValueError: As `read_encoder`.
-        DataError: As `read_encoder`.
-
     Example:
         >>> from haskd_jax.experiments import synthrooms
-        >>> encoder_in_words(synthrooms.ENCODER)
+        >>> encoder_in_words(read_encoder(synthrooms.ENCODER))
         'image encoder trained before on 17,280 labelled frames'
     """
-    return f"image encoder trained before on {read_encoder(folder)['frames']:,} labelled frames"
+    return f"image encoder trained before on {encoder['frames']:,} labelled frames"
 
 
 def with_encoder(network: Network, folder: str | Path) -> Network:

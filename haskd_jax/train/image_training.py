@@ -20,7 +20,7 @@ from jaxtyping import ArrayLike, Int64, Integer, PyTree
 
 from haskd_jax import models
 from haskd_jax.data import DataError, load_scene, read_dataset
-from haskd_jax.data.prepared import read_json
+from haskd_jax.data.prepared import read_json, scans_digest
 from haskd_jax.digest import differing
 from haskd_jax.files import map_array, write_json
 from haskd_jax.train.checkpoints import Checkpoints, save_weights
@@ -75,7 +75,8 @@ def train_encoder(
     frames = _labelled_frames(root, scenes)
     scored = _labelled_frames(root, held_back) if held_back else []
     # After the data were looked at: a command that they refuse leaves the folder to the next.
-    _claim(folder, {"images": config, "scenes": scenes, "held_back": held_back, "classes": classes})
+    claim = {"images": config, "scenes": scenes, "held_back": held_back, "classes": classes}
+    _claim(folder, {**claim, "scans": scans_digest(root, [*scenes, *held_back])})
     if (folder / ENCODER).exists():
         return read_encoder(folder)
     shape = models.ImageEncoderConfig(config.channels, config.blocks, config.features)

@@ -18,13 +18,14 @@ from jaxtyping import Float, Int, PyTree
 from haskd_jax.data.loader import Loader
 from haskd_jax.data.loader_batch import Batch
 from haskd_jax.data.loader_iterator import BatchIterator
-from haskd_jax.train.checkpoints import Checkpoints, Snapshot, Snapshots, save_weights
+from haskd_jax.train.checkpoints import Checkpoints, save_weights
 from haskd_jax.train.compilations import count_compilations
 from haskd_jax.train.experts import with_experts
 from haskd_jax.train.log import Log
 from haskd_jax.train.mesh import put_batches, put_whole, replicated
 from haskd_jax.train.objectives import Guides
 from haskd_jax.train.optimizer import cycle_ends, make_optimizer, make_schedule
+from haskd_jax.train.snapshots import Snapshot, Snapshots
 from haskd_jax.train.state import TrainState, deployed
 from haskd_jax.train.step import Task, make_step
 from haskd_jax.train.stopping import Stopped, save_batch, sigterm
@@ -193,6 +194,9 @@ def fit(
         _logger.info("%s: %d compilations", folder, compilations())
         log.write(done, compilations=compilations())
         save_weights(folder, *to_host(deployed(state), mesh))
+        # SIGTERM during the last step, its calibration or the saving: what comes next is not begun.
+        if _any_process(terminated, True):
+            raise Stopped(f"{folder}: stopped by SIGTERM when it was done")
     return state
 
 

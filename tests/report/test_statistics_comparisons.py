@@ -1,4 +1,5 @@
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from haskd_jax.report.comparisons import (
     rare_classes,
     with_rare_classes,
 )
-from haskd_jax.report.run_folder import TITLES
+from haskd_jax.report.run_folder import TITLES, read_run
 from haskd_jax.report.seeds import interval_chart
 from haskd_jax.report.statistics import PairedDifference, Result, class_columns
 from tests.report import fake
@@ -120,11 +121,27 @@ def test_the_chart_is_to_scale():
     assert chart.index("var(--up)") < chart.index("var(--down)")
 
 
-def test_the_sweep_may_lie_in_another_folder(run, tmp_path):
+def test_of_a_sweep_s_folder(run, tmp_path):
+    """Its table lies beside the folders of its seeds, of which the first is shown."""
     sweep = tmp_path / "sweep"
     sweep.mkdir()
     fake.write_results(sweep, {"plain": 0.40, "cyclic": 0.41, "haskd": 0.50})
-    page = write_report(run, tmp_path / "page.html", sweep=sweep).read_text(encoding="utf-8")
+    shutil.copytree(run, sweep / "seed_0")
+    path = write_report(sweep)
+    assert path == sweep / "report.html"
+    page = path.read_text(encoding="utf-8")
     assert "the cyclic schedule" in page and ">better<" in page and ">not told apart<" not in page
     assert page.count("Differences in mIoU points with 95 % intervals</figcaption>") == 2
     assert "Over seeds" not in write_report(run).read_text(encoding="utf-8")
+
+
+def test_a_sweep_is_judged_by_its_own_arms(run, tmp_path):
+    """The folder of a seed keeps arms of earlier commands, of which the table says nothing."""
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    fake.write_results(sweep, {"plain": 0.40, "ihd": 0.50})
+    shutil.copytree(run, sweep / "seed_0")
+    assert any(arm.name == "haskd" for arm in read_run(sweep / "seed_0").arms)
+    page = write_report(sweep).read_text(encoding="utf-8")
+    verdict = re.search(r'class="verdict">([^<]*)<', page)[1]
+    assert "paired seeds" in verdict and "HAS-KD" not in verdict

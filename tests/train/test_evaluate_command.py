@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from haskd_jax.experiments.evaluate_cli import main
-from haskd_jax.train.checkpoints import Checkpoints
+from haskd_jax.train.checkpoints import Checkpoints, weights_digest
 from haskd_jax.train.config import OptimizerConfig
 from haskd_jax.train.optimizer import make_optimizer
 from haskd_jax.train.state import init_state
@@ -70,7 +70,18 @@ def test_a_run_is_evaluated_and_records_of_other_protocols_stay(run, capsys):
     # Other views are another protocol, too.
     assert main([str(run / "teacher"), "--views", "1"]) == 0
     assert record(run / "teacher" / "evaluation.json") == teacher
-    assert record(run / "teacher" / "evaluation-val-views1.json")["protocol"]["views"] == 1
+    fewer = record(run / "teacher" / "evaluation-val-views1.json")
+    assert fewer["protocol"]["views"] == 1
+    # So are as few views of another selection.
+    selection = record(run / "selection.json")
+    for name in ("one", "two"):
+        selection["scenes"][name]["indices"] = [2]
+    (run / "other.json").write_text(json.dumps(selection))
+    command = [str(run / "teacher"), "--views", "1", "--selection", str(run / "other.json")]
+    assert main(command) == 0
+    assert record(run / "teacher" / "evaluation-val-views1.json") == fewer
+    (others,) = (run / "teacher").glob("evaluation-val-views1-frames-*.json")
+    assert record(others)["protocol"]["views"] == 1
     files = sorted(path.name for path in (run / "upload").iterdir())
     assert files == ["one.txt", "two.txt", "unlabelled.txt"]
     ids = (run / "upload" / "one.txt").read_text().split()
@@ -165,6 +176,24 @@ def test_a_training_that_goes_on_does_not_get_the_final_record(run):
     assert not (run / "plain" / "evaluation.json").exists()
     found = record(run / "plain" / "evaluation-val-unfinished.json")
     assert found["protocol"]["checkpoint"] == "newest of a training that goes on"
+    # Of the weights, whatever was logged after them.
+    assert found["protocol"]["step"] == 2 and found["protocol"]["weights"] is None
+
+
+def test_the_record_says_which_labels_and_which_encoder_taught(run):
+    described = record(run / "run.json")
+    counts = {"labelled": ["a"], "unlabelled": ["b", "c"], "calibration": ["d"], "test": []}
+    config = {"scenes": {"labelled_points": None}}
+    (run / "run.json").write_text(json.dumps({**described, "scenes": counts, "config": config}))
+    # A student's encoder is its teacher's.
+    config = {"train": {"steps": 7}, "teacher": {"encoder": {"frames": 1234}}}
+    (run / "plain" / "config.json").write_text(json.dumps(config))
+    assert main([str(run / "plain")]) == 0
+    protocol = record(run / "plain" / "evaluation.json")["protocol"]
+    assert protocol["labels"] == "1 of 3 scenes, 1 more for calibration"
+    assert protocol["encoder"] == "image encoder trained before on 1,234 labelled frames"
+    assert protocol["step"] == 7 and protocol["checkpoint"] == "last"
+    assert protocol["weights"] == [weights_digest(run / "plain")]
 
 
 def test_data_of_other_classes_are_refused(run, capsys):

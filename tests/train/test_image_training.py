@@ -197,7 +197,7 @@ def test_training_leaves_it_as_it_is(root, trained):
 
 class TestBadInput:
     def test_another_training_in_the_folder(self, root, trained):
-        with pytest.raises(ValueError, match="which differs in scenes: give another --out"):
+        with pytest.raises(ValueError, match="which differs in scans, scenes: give another --out"):
             train_encoder(CONFIG, root, SCENES, trained[0], held_back=SCENES[2:])
         other = replace(CONFIG, channels=(8, 16), blocks=2)
         with pytest.raises(ValueError, match="which differs in blocks, channels: give another"):

@@ -140,6 +140,14 @@ def test_sigterm_saves_before_leaving(trainer, undisturbed, tmp_path):
     assert_same(tmp_path, undisturbed)
 
 
+def test_sigterm_in_the_last_step_is_not_lost(trainer, undisturbed, tmp_path):
+    """What follows a training, its evaluation or the next one, is not begun."""
+    code, seen = trainer.run(tmp_path, after=small_run.STEPS, send=signal.SIGTERM)
+    assert (code, seen) == (3, small_run.STEPS)  # Stopped, with all of it saved
+    assert_same(tmp_path, undisturbed)
+    assert trainer.run(tmp_path) == (0, 0)
+
+
 def test_a_finished_training_is_left_as_it_is(trainer, undisturbed):
     before = contents(undisturbed)
     assert trainer.run(undisturbed) == (0, 0)

@@ -8,13 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from haskd_jax.train.checkpoints import (
-    Checkpoints,
-    Snapshot,
-    Snapshots,
-    load_weights,
-    save_weights,
-)
+from haskd_jax.train.checkpoints import Checkpoints, load_weights, save_weights
+from haskd_jax.train.snapshots import Snapshot, Snapshots
 from tests.train.states import assert_same, description, flip, truncate
 
 

@@ -1,0 +1,127 @@
+"""A training is what its configuration, its data and who taught it make of it."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from haskd_jax.experiments import synthrooms
+from haskd_jax.experiments.arm_evaluation import evaluate_arm
+from haskd_jax.experiments.arm_identity import CONFIG, identity, others_training
+from haskd_jax.experiments.arm_setup import ArmSetup
+from haskd_jax.experiments.arm_training import train_arm
+from haskd_jax.experiments.arms import ARMS
+from haskd_jax.experiments.config import ScenesConfig
+from haskd_jax.experiments.stages import find_scenes
+from haskd_jax.experiments.synthrooms import SynthRoomsExperiment
+from haskd_jax.files import write_json
+from haskd_jax.train.card import write_card
+from haskd_jax.train.checkpoints import save_weights
+from haskd_jax.train.mesh import make_mesh
+from haskd_jax.train.networks import make_network
+from tests.train.trained import SMALL, VOXEL_SIZE, cloud, weights, write_root, write_scene
+
+SCENES = ScenesConfig(voxel_size=VOXEL_SIZE, calibration=1)
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    root = write_root(tmp_path / "prepared")
+    for number, name in enumerate(("three", "four")):
+        write_scene(root, name, cloud(number + 4), split="train")
+    write_scene(root, "five", cloud(6), split="test")
+    return SynthRoomsExperiment(
+        prepared=root, out=tmp_path / "run", scenes=SCENES, model=SMALL, pictures=0
+    )
+
+
+def setup_of(experiment):
+    scenes = find_scenes(experiment)
+    return ArmSetup(experiment, scenes, {}, Console(quiet=True), None, make_mesh())
+
+
+def leave(setup, name, seed=0):
+    """What a training leaves in its folder."""
+    (training,) = setup.trainings(name)
+    card = setup.card(ARMS[name])
+    write_json(training.folder / CONFIG, {**identity(setup, training), "commit": "abc"})
+    write_card(training.folder, card)
+    save_weights(training.folder, *weights(make_network(card), seed))
+    return training
+
+
+def test_what_was_trained_in_another_way_is_not_scored(experiment):
+    leave(setup_of(experiment), "plain")
+    other = replace(experiment, scenes=replace(SCENES, voxel_size=0.5), seed=3)
+    with pytest.raises(ValueError, match=r"plain holds .*another card.voxel_size, .*seed: give"):
+        evaluate_arm(setup_of(other), "plain")
+    assert not (experiment.out / "plain" / "evaluation.json").exists()
+
+
+def test_other_weights_are_scored_anew(experiment):
+    """Whether it is a training of its own or one that an ensemble is of."""
+    setup = setup_of(replace(experiment, ensemble=1))
+    leave(setup, "plain")
+    path = experiment.out / "ensemble" / "evaluation.json"
+
+    def score():
+        evaluate_arm(setup, "ensemble")
+        return json.loads(path.read_text())
+
+    first = score()
+    path.touch()
+    written = path.stat().st_mtime_ns
+    assert score() == first and path.stat().st_mtime_ns == written
+    leave(setup, "plain", seed=1)
+    other = score()
+    assert other["protocol"]["weights"] != first["protocol"]["weights"]
+    assert other["confusion"] != first["confusion"]
+
+
+def test_who_is_not_trained_to_its_end_teaches_nobody(experiment):
+    setup = setup_of(experiment)
+    training = leave(setup, "plain")
+    shutil.rmtree(training.folder / "weights")
+    (training.folder / "weights").mkdir()  # as a kill may leave it
+    with pytest.raises(ValueError, match="plain: not trained to its end, and ihd_points is taught"):
+        train_arm(setup, "ihd_points")
+    with pytest.raises(ValueError, match="cyclic: not trained to its end, and asd is taught by it"):
+        train_arm(setup, "asd")
+    assert not (experiment.out / "ihd_points").exists()
+
+
+def test_a_student_of_other_weights_is_another_student(experiment):
+    setup = setup_of(experiment)
+    for name in ("plain", "cyclic", "ihd_points", "asd"):
+        leave(setup, name)
+    students = [setup.trainings(name)[0] for name in ("ihd_points", "asd")]
+    assert [others_training(setup, student) for student in students] == [None, None]
+    leave(setup, "plain", seed=1)
+    leave(setup, "cyclic", seed=1)
+    assert [others_training(setup, student) for student in students] == [
+        "a training with another teacher.weights",
+        "a training with another experts.weights",
+    ]
+    # Before who teaches is trained again, nothing is known of it.
+    shutil.rmtree(experiment.out / "plain")
+    assert others_training(setup, students[0]) is None
+
+
+def test_an_encoder_is_known_by_its_weights(experiment, tmp_path):
+    """Two that were trained alike but for what their description does not tell, as their seed."""
+    found = []
+    for seed in range(2):
+        encoder = tmp_path / f"encoder{seed}"
+        shutil.copytree(synthrooms.ENCODER, encoder)
+        save_weights(encoder, {"w": weights(make_network(setup_of(experiment).card(ARMS["plain"])),
+                                            seed)[0]}, {})  # fmt: skip
+        setup = setup_of(replace(experiment, encoder=encoder))
+        found.append(identity(setup, setup.trainings("teacher")[0])["encoder"])
+    assert found[0].pop("weights") != found[1].pop("weights") and found[0] == found[1]
+
+
+def test_devices_each_take_a_batch(experiment):
+    setup = setup_of(experiment)
+    assert identity(setup, setup.trainings("plain")[0])["devices"] == setup.mesh.size
