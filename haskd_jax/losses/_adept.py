@@ -79,6 +79,8 @@ def adeptness(
          [0.12 0.73 0.5  0.73]]
     """
     table, *student = to_float(*([iou] if student_iou is None else [iou, student_iou]))
+    if table.ndim != 2:
+        raise ValueError(f"iou has shape {table.shape}, expected [experts, classes]")
     num_experts, num_classes = table.shape
     if num_experts == 0:
         raise ValueError(f"iou has shape {table.shape}: there is no expert to choose")

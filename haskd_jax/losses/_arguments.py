@@ -65,6 +65,8 @@ def to_labels(
 
 
 def check_positive(name: str, value: ScalarLike) -> None:
+    if np.shape(value) != ():
+        raise ValueError(f"{name} has shape {np.shape(value)}, expected one number")
     if known(value) and not 0 < np.asarray(value) < np.inf:
         raise ValueError(f"{name} is {value}, expected a positive finite number")
 

@@ -55,11 +55,15 @@ def kl_divergence(
     student, teacher, where = _logit_pair(student_logits, teacher_logits, temperature, where)
     log_q = jax.nn.log_softmax(scaled(student, temperature))
     log_p = jax.nn.log_softmax(scaled(teacher, temperature))
-    p = jnp.exp(log_p)
-    ruled_out = p == 0  # a class that the teacher gives no share adds nothing, not 0 * inf
-    values = jnp.sum(jnp.where(ruled_out, 0, p * jnp.where(ruled_out, 0, log_p - log_q)), axis=-1)
-    values = values * jnp.asarray(temperature, values.dtype) ** 2
+    values = _divergence(log_p, log_q) * jnp.asarray(temperature, log_p.dtype) ** 2
     return jnp.where(where, values, jnp.zeros_like(values))
+
+
+def _divergence(log_p: Float[Array, "*V C"], log_q: Float[Array, "*V C"]) -> Float[Array, "*V"]:
+    """KL(p || q): a class that p gives no share adds nothing, not 0 * inf."""
+    p = jnp.exp(log_p)
+    ruled_out = p == 0
+    return jnp.sum(jnp.where(ruled_out, 0, p * jnp.where(ruled_out, 0, log_p - log_q)), axis=-1)
 
 
 def decoupled_kl_divergence(
@@ -125,8 +129,7 @@ def decoupled_kl_divergence(
     target = jax.nn.one_hot(labels, num_classes, dtype=bool)
     binary_q, others_q = _decouple(scaled(student, temperature), target)
     binary_p, others_p = _decouple(scaled(teacher, temperature), target)
-    target_term = jnp.sum(jnp.exp(binary_p) * (binary_p - binary_q), axis=-1)
-    non_target_term = jnp.sum(jnp.exp(others_p) * (others_p - others_q), axis=-1)
+    target_term, non_target_term = _divergence(binary_p, binary_q), _divergence(others_p, others_q)
     alpha = jnp.asarray(target_weight, student.dtype)
     beta = jnp.asarray(non_target_weight, student.dtype)
     values = alpha * target_term + beta * non_target_term
@@ -177,9 +180,25 @@ def feature_cosine(
     student = zero_rows(student, where)
     teacher = lax.stop_gradient(zero_rows(teacher, where))
     if projection is not None:
-        student = jnp.matmul(student, projection, precision=lax.Precision.HIGHEST)
+        rows = student.reshape(-1, widths[0])
+        student = _projected(rows, projection).reshape(teacher.shape)
     values = 1 - jnp.sum(unit(student) * unit(teacher), axis=-1)
     return jnp.where(where, values, jnp.zeros_like(values))
+
+
+_BLOCK = 128  # rows: sums of so few stay on one thread
+
+
+@jax.jit  # called one by one its loop would be compiled every time
+def _projected(rows: Float[Array, "V D"], projection: Float[Array, "D E"]) -> Float[Array, "V E"]:
+    """rows @ projection, by blocks of rows.
+
+    Its gradient by the projection is a sum over all rows, which XLA:CPU would share out among as
+    many threads as it has. So it goes by blocks, too, and the bits are the same with any number.
+    """
+    blocks = jnp.pad(rows, ((0, -len(rows) % _BLOCK), (0, 0))).reshape(-1, _BLOCK, rows.shape[1])
+    product = lax.map(lambda x: jnp.matmul(x, projection, precision=lax.Precision.HIGHEST), blocks)
+    return product.reshape(-1, projection.shape[1])[: len(rows)]
 
 
 def unit(features: Float[Array, "*V D"]) -> Float[Array, "*V D"]:
@@ -211,5 +230,7 @@ def _decouple(
     others = jax.nn.logsumexp(logits, axis=-1, where=~target)
     hit = jnp.sum(jnp.where(target, logits, jnp.zeros_like(logits)), axis=-1)
     binary = jnp.stack([hit - everything, others - everything], axis=-1)
+    # Where all others are ruled out each of them stays so: -inf less -inf would be NaN.
+    among = logits - jnp.where(jnp.isfinite(others), others, 0)[..., None]
     # At the target it would be large, and its exponential infinite: 0 adds nothing to the KL.
-    return binary, jnp.where(target, jnp.zeros_like(logits), logits - others[..., None])
+    return binary, jnp.where(target, jnp.zeros_like(logits), among)

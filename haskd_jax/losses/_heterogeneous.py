@@ -8,9 +8,10 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import jraph
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, ScalarLike
 
-from haskd_jax.losses._arguments import check_shape, to_float, to_mask, zero_rows
+from haskd_jax.losses._arguments import check_shape, known, to_float, to_mask, zero_rows
 from haskd_jax.losses._distillation import feature_cosine, kl_divergence
 from haskd_jax.losses._reduction import masked_mean
 from haskd_jax.losses._relational import edge_mask, relational
@@ -42,7 +43,8 @@ def information_weights(
         [*V] in [0, 1], in f32 (f64 if the logits are f64); 0 where masked.
 
     Raises:
-        ValueError: for an unknown mode, shapes that disagree, "seen" without `seen`.
+        ValueError: for an unknown mode, shapes that disagree, "seen" without `seen` or with a
+            weight outside of [0, 1].
 
     Example:
         >>> import jax.numpy as jnp
@@ -66,8 +68,12 @@ def information_weights(
     elif mode == "seen":
         if seen is None:
             raise ValueError('seen is None, but mode="seen" needs it: True where an image saw it')
+        if known(unseen_weight) and not 0 <= np.asarray(unseen_weight) <= 1:
+            raise ValueError(f"unseen_weight is {unseen_weight}, expected a number in [0, 1]")
         seen = jnp.asarray(seen)
         check_shape("seen", seen, voxels, "one value per voxel")
+        if seen.dtype != bool:
+            raise ValueError(f"seen has dtype {seen.dtype}, expected bool")
         weights = jnp.where(seen, weights, jnp.asarray(unseen_weight, weights.dtype))
     elif mode != "none":
         raise ValueError(f'mode is {mode!r}, expected "none", "confidence" or "seen"')

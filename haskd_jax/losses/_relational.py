@@ -69,7 +69,7 @@ def relational(
     senders, receivers = (jnp.where(counts, ends, jnp.zeros_like(ends)) for ends in _ends(graph))
 
     def likeness(features: Float[Array, "V width"]) -> Float[Array, " edges"]:
-        return _products(unit(zero_rows(features, where)), senders, receivers)
+        return _products_compiled(unit(zero_rows(features, where)), senders, receivers)
 
     difference = likeness(student) - likeness(lax.stop_gradient(teacher))
     return jnp.where(counts, difference * difference, jnp.zeros_like(difference))
@@ -166,6 +166,7 @@ def _products_backward(saved: tuple, cotangent: Array) -> tuple[Array, None, Non
 
 
 _products.defvjp(_products_forward, _products_backward)
+_products_compiled = jax.jit(_products)  # called one by one its loop would be compiled every time
 
 
 def _chunks(per_edge: Shaped[Array, " edges"]) -> Shaped[Array, "chunks chunk"]:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from haskd_jax import sparse
 from haskd_jax.models.batch_norm import BatchNorm
-from haskd_jax.models.layers import Head
+from haskd_jax.models.layers import Head, product
 from haskd_jax.native_kernels import sum_dtype
 from haskd_jax.sparse import Pyramid
 
@@ -212,7 +212,9 @@ class ViewPooling(nnx.Module):
             depth, cosine, quality = jnp.moveaxis(jnp.where(seen[..., None], cues, 0), -1, 0)
             nearness = 1 / (1 + depth)  # in (0, 1] like the others
             inputs = jnp.stack([nearness, cosine, quality, jnp.ones_like(depth)], axis=-1)
-            scores = (jax.nn.relu(inputs @ self.hidden[...]) @ self.score[...])[..., 0]
+            # Products whose gradients, sums over all voxels, have the same bits everywhere.
+            hidden = jax.nn.relu(product(inputs.reshape(-1, 4), self.hidden[...]))
+            scores = product(hidden, self.score[...]).reshape(seen.shape)
         scores = jnp.where(seen, scores, -jnp.inf)
         highest = jnp.max(jnp.where(seen, scores, 0), axis=0, keepdims=True)
         shares = jnp.where(seen, jnp.exp(jnp.where(seen, scores, 0) - highest), 0)

@@ -11,7 +11,7 @@ from haskd_jax.native_kernels import sum_dtype
 from haskd_jax.sparse import KernelMap
 
 
-def _product(x: Float[Array, "V C"], kernel: Float[Array, "C D"]) -> Float[Array, "V D"]:
+def product(x: Float[Array, "V C"], kernel: Float[Array, "C D"]) -> Float[Array, "V D"]:
     """A matrix product, as a convolution that meets every row itself.
 
     The engine forms the kernel's gradient, a sum over all rows, in the same order whatever the
@@ -59,7 +59,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "V C"]) -> Float[Array, "V D"]:
         """Multiplies in the dtype of `x`."""
-        return _product(x, jnp.asarray(self.kernel[...], x.dtype))
+        return product(x, jnp.asarray(self.kernel[...], x.dtype))
 
 
 class Head(nnx.Module):
@@ -75,7 +75,7 @@ class Head(nnx.Module):
         x = x.astype(sum_dtype(x.dtype))
         # The bias as a product with ones: its gradient is a sum over all rows, too.
         ones = jnp.ones_like(x, shape=(x.shape[0], 1))
-        bias = _product(ones, jnp.asarray(self.bias[...], x.dtype)[None])
+        bias = product(ones, jnp.asarray(self.bias[...], x.dtype)[None])
         return jnp.where(mask[:, None], self.linear(x) + bias, 0)
 
 

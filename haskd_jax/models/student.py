@@ -74,6 +74,9 @@ def functional(
       - `params`, what is trained (`nnx.Param`);
       - `state`, all else: running statistics, and what is frozen.
 
+    Raises:
+      ValueError: `frozen` names what is no submodule.
+
     Example:
       >>> import jax
       >>> import jax.numpy as jnp
@@ -84,6 +87,9 @@ def functional(
       >>> state["mean"].tolist(), sorted(params)
       ([2.0], ['bias', 'scale'])
     """
+    for name in frozen:
+        if not isinstance(getattr(module, name, None), nnx.Module):
+            raise ValueError(f"frozen: {name!r} is no submodule of {type(module).__name__}")
     trained = nnx.All(nnx.Param, lambda path, _: path[0] not in frozen)
     graph, *trees = nnx.split(module, trained, ...)
     params, state = (nnx.to_pure_dict(tree) for tree in trees)

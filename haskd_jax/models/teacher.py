@@ -187,10 +187,15 @@ def drop_views(
     Returns:
       `[K, V]`, -1 for hidden views.
 
+    Raises:
+      ValueError: for another rate.
+
     Example:
       >>> drop_views(jax.random.key(0), jnp.array([[5], [7]]), rate=1.0).tolist()
       [[-1], [-1]]
     """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate={rate}: must be in [0, 1]")
     one, every = jax.random.split(key)
     count = voxel_to_pixel.shape[0]
     dropped = jax.random.bernoulli(one, rate, (count,)) | jax.random.bernoulli(every, rate)
@@ -198,6 +203,8 @@ def drop_views(
 
 
 def _check_images(images, voxel_to_pixel, cues, capacity):
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"images has dtype {images.dtype}: must be floating point in [0, 1]")
     if voxel_to_pixel is None:
         raise ValueError("voxel_to_pixel is None: images need it, see views.voxel_to_pixel")
     wanted = (images.shape[0], capacity)

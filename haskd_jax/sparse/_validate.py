@@ -58,7 +58,10 @@ def size(name: str, value: int) -> None:
 
 
 def length(name: str, value) -> jax.Array:
-    """A length as a float32 scalar; checked where it is known."""
+    """A length as a scalar, in float64 where that is on, else float32; checked where it is known.
+
+    Rounded to float32, 0.05 would put float64 points on borders into other voxels.
+    """
     if np.shape(value) != ():
         raise ValueError(f"{name} has shape {list(np.shape(value))}: must be one number")
     if is_concrete(value):
@@ -67,7 +70,7 @@ def length(name: str, value) -> jax.Array:
             fits = number.dtype.kind in "fiu" and 0 < np.float32(number) < np.inf
         if not fits:
             raise ValueError(f"{name}={value!r}: must be a positive, finite length")
-    return jnp.asarray(value, jnp.float32)
+    return jnp.asarray(value, float)
 
 
 def mask(name: str, value, count: int) -> jax.Array:

@@ -66,6 +66,8 @@ def conv(
             f"weights has dtype {weights.dtype}, features {features.dtype}: cast one to the other's"
         )
     features, weights, kmap = varying((features, weights, kmap))
+    if not (features.shape[0] and kmap.neighbours.shape[1]):  # nothing meets anything
+        return jnp.zeros((kmap.neighbours.shape[1], weights.shape[2]), features.dtype)
     return _conv_compiled(features, weights, kmap, implementation)
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int32, Integer
+from jaxtyping import Array, Bool, Float, Int32, Integer
 
 from haskd_jax import native_kernels
 from haskd_jax.implementation import run
@@ -29,7 +29,8 @@ class VoxelGrid:
       overflow: `[]` int32, distinct voxels that did not fit into the capacity.
       invalid: `[]` int32, inputs that have no voxel: not finite, or beyond +-2**30.
       table: `[T]` int32, hash table of row indices, -1 where empty.
-      voxel_size: `[]` float32, edge of the finest voxels, in the points' unit.
+      voxel_size: `[]` float32, or float64 where the points were; edge of the finest voxels, in the
+        points' unit.
       stride: edge of this grid's voxels in finest voxels.
     """
 
@@ -38,7 +39,7 @@ class VoxelGrid:
     overflow: Int32[Array, ""]
     invalid: Int32[Array, ""]
     table: Int32[Array, " T"]
-    voxel_size: Float32[Array, ""]
+    voxel_size: Float[Array, ""]
     stride: int = dataclasses.field(metadata=static)
 
     @property
@@ -85,13 +86,8 @@ def voxelize(
       >>> grid.coords[:2].tolist(), point_to_voxel.tolist()
       ([[0, 0, 1, -1], [0, 25, 25, 25]], [0, 0, 1])
     """
-    given = points
-    points = validate.array("points", points, shape=(None, 3), kinds="f")
-    if points.dtype.itemsize < 4:
-        raise ValueError(
-            f"points has dtype {points.dtype}: too coarse for coordinates, use float32"
-        )
-    size = validate.length("voxel_size", voxel_size)
+    given, points = points, coordinates("points", points)
+    size = validate.length("voxel_size", voxel_size).astype(points.dtype)
     count = points.shape[0]
     if batch is None:
         batch = np.zeros(count, np.int32)
@@ -99,7 +95,7 @@ def voxelize(
     coords, inside = _to_coords(points, size, batch)
     mask = validate.mask("mask", mask, count)
     if isinstance(given, np.ndarray) and all(map(validate.is_concrete, (mask, voxel_size))):
-        _check_digits(given[np.asarray(mask)], points.dtype, float(voxel_size))
+        check_digits(given[np.asarray(mask)], points.dtype, float(voxel_size))
     grid, row = _distinct(coords, mask, inside, size, capacity, 1, implementation)
     if validate.is_concrete(grid.invalid) and grid.invalid > 0:
         first = int(np.argmax(np.asarray(mask & ~inside)))
@@ -113,7 +109,17 @@ def voxelize(
     return grid, row
 
 
-def _check_digits(points: np.ndarray, dtype, voxel_size: float) -> None:
+def coordinates(name: str, points: Float[AnyArray, "N 3"]) -> Float[Array, "N 3"]:
+    """Points as a JAX array; refuses dtypes that cannot tell neighbouring voxels apart."""
+    points = validate.array(name, points, shape=(None, 3), kinds="f")
+    if points.dtype.itemsize < 4:
+        raise ValueError(
+            f"{name} has dtype {points.dtype}: too coarse for coordinates, use float32"
+        )
+    return points
+
+
+def check_digits(points: np.ndarray, dtype, voxel_size: float) -> None:
     """Refuses float64 points that lie far out, where `dtype` cannot tell their voxels apart."""
     points = points[np.isfinite(points)]
     with np.errstate(over="ignore"):  # what becomes infinite is refused as such

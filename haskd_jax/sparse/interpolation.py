@@ -14,7 +14,14 @@ from haskd_jax.native_kernels import sum_dtype
 from haskd_jax.sparse import _validate as validate
 from haskd_jax.sparse._gather import gather
 from haskd_jax.sparse._validate import AnyArray
-from haskd_jax.sparse.grid import MAX_COORDINATE, VoxelGrid, in_voxels, lookup
+from haskd_jax.sparse.grid import (
+    MAX_COORDINATE,
+    VoxelGrid,
+    check_digits,
+    coordinates,
+    in_voxels,
+    lookup,
+)
 from haskd_jax.sparse.segment import gather_rows, segment_sum
 
 _CORNERS = tuple(itertools.product((0, 1), repeat=3))  # of a cell, z fastest
@@ -46,7 +53,8 @@ def devoxelize(
       finite.
 
     Raises:
-      ValueError: for an unknown mode or wrong shapes.
+      ValueError: for an unknown mode, wrong shapes, and points that `voxelize` refuses for their
+        dtype or lost digits.
 
     Example:
       >>> from haskd_jax import sparse
@@ -56,7 +64,9 @@ def devoxelize(
       [2.0, 4.0, 3.0]
     """
     features = validate.array("features", features, shape=(grid.capacity, None), kinds="f")
-    points = validate.array("points", points, shape=(None, 3), kinds="f")
+    given, points = points, coordinates("points", points)
+    if isinstance(given, np.ndarray) and validate.is_concrete(grid.voxel_size):
+        check_digits(given, points.dtype, float(grid.voxel_size))
     count = points.shape[0]
     batch = np.zeros(count, np.int32) if batch is None else batch
     batch = validate.array("batch", batch, shape=(count,), kinds="iu")

@@ -166,26 +166,30 @@ def _neighbours(grid_in, grid_out, offsets, implementation):
 
     def xla(in_coords, in_mask, in_table, out_coords, out_mask):
         del in_mask  # what is found is a valid row
-
-        def by(find, offsets_at_once):
-            def at(offset):
-                queries = out_coords + jnp.pad(offset, (1, 0))[None]
-                # Padding asks for a coordinate that no voxel has.
-                queries = jnp.where(out_mask[:, None], queries, PADDING)
-                return find(in_coords, in_table, queries)
-
-            return lambda offsets: jax.lax.map(at, offsets, batch_size=offsets_at_once)
-
-        # Accelerators like few, large kernels; not so many offsets that memory would run out.
-        return jax.lax.platform_dependent(
-            jnp.asarray(offsets),
-            cpu=by(_hash_table.probe, None),
-            default=by(_hash_table.bisect, 27),
-        )
+        return _searched(in_coords, in_table, out_coords, out_mask, jnp.asarray(offsets))
 
     inputs = (grid_in.coords, grid_in.mask, grid_in.table)
     args = (*inputs, grid_out.coords, grid_out.mask)
     return run(implementation, native=native, xla=xla, args=args)
+
+
+@jax.jit  # or every call outside of one would compile its loop anew
+def _searched(in_coords, in_table, out_coords, out_mask, offsets):
+    """Rows found in the hash table, an offset after the other or several at once."""
+
+    def by(find, offsets_at_once):
+        def at(offset):
+            queries = out_coords + jnp.pad(offset, (1, 0))[None]
+            # Padding asks for a coordinate that no voxel has.
+            queries = jnp.where(out_mask[:, None], queries, PADDING)
+            return find(in_coords, in_table, queries)
+
+        return lambda offsets: jax.lax.map(at, offsets, batch_size=offsets_at_once)
+
+    # Accelerators like few, large kernels; not so many offsets that memory would run out.
+    return jax.lax.platform_dependent(
+        offsets, cpu=by(_hash_table.probe, None), default=by(_hash_table.bisect, 27)
+    )
 
 
 @pytree

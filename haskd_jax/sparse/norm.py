@@ -66,7 +66,7 @@ def batch_norm(
       `[V, C]`, dtype of `x`, and the batch's statistics, which carry no gradient.
 
     Raises:
-      ValueError: for shapes or dtypes that disagree.
+      ValueError: for shapes or dtypes that disagree, or an epsilon below 0.
 
     Example:
       >>> x, mask = jnp.array([[1.0], [3.0], [jnp.nan]]), jnp.array([True, True, False])
@@ -74,6 +74,8 @@ def batch_norm(
       >>> y[:, 0].round(3).tolist(), moments.mean.tolist(), moments.var.tolist()
       ([0.0, 1.0, 0.0], [2.0], [1.0])
     """
+    if not 0 <= epsilon < float("inf"):
+        raise ValueError(f"epsilon={epsilon}: must be 0 or more")
     x, mask, residual = _rows(x, mask, residual)
     scale, bias = _by_channel(x, scale=scale, bias=bias)
     arrays = varying((x, mask, scale, bias, residual))
@@ -219,8 +221,13 @@ def _moments_xla(options, x, mask):
     valid = mask[:, None]
     wide = x.astype(native_kernels.sum_dtype(x.dtype))
     count = jnp.sum(mask, dtype=wide.dtype)
-    mean = _column_sums(jnp.where(valid, wide, 0)) / jnp.maximum(count, 1)
-    return count, mean, _column_sums(jnp.square(jnp.where(valid, wide - mean[None], 0)))
+    total = jnp.maximum(count, 1)
+    mean = _column_sums(jnp.where(valid, wide, 0)) / total
+    # A mean of large numbers is off by its rounding, which the numbers less it tell.
+    centred = jnp.where(valid, wide - mean[None], 0)
+    rest = _column_sums(centred) / total
+    squares = _column_sums(jnp.square(centred)) - count * jnp.square(rest)
+    return count, mean + rest, jnp.maximum(squares, 0)
 
 
 def _moments_native(options, x, mask):

@@ -45,8 +45,8 @@ def pool(
     features = validate.array("features", features, shape=(kmap.num_inputs, None), kinds="f")
     features, kmap = varying((features, kmap))
     if reduction == "max":
-        return _pool_max(features, kmap)
-    total = _pool_sum(features.astype(sum_dtype(features.dtype)), kmap)
+        return _pool_max_compiled(features, kmap)
+    total = _pool_sum_compiled(features.astype(sum_dtype(features.dtype)), kmap)
     if reduction == "mean":
         count = jnp.sum(kmap.neighbours >= 0, axis=0, dtype=total.dtype)
         total = total / jnp.maximum(count, 1)[:, None]
@@ -196,3 +196,6 @@ def _pool_max_backward(residuals, cotangent):
 
 
 _pool_max.defvjp(_pool_max_forward, _pool_max_backward)
+
+# Called one by one, their scans would be compiled anew at every call.
+_pool_sum_compiled, _pool_max_compiled = jax.jit(_pool_sum), jax.jit(_pool_max)

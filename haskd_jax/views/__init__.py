@@ -1,7 +1,8 @@
 """Cameras and the choice of images: what each frame sees, how good it is, which ones to take.
 
 Pure functions on arrays. They work for one scene, under `jax.jit`, on CPU, GPU and TPU alike; batch
-them over scenes with `jax.vmap`. Points, depths, poses and tolerances share one unit of length.
+them over scenes with `jax.vmap` (not within `jax.shard_map`, whose loops would need every argument
+spread). Points, depths, poses and tolerances share one unit of length.
 Cameras look along +z, x to the right, y down; the centres of pixels lie at integers. Frames and
 voxels that are padding carry False in a mask and change nothing. Bad input raises a ValueError
 outside of `jax.jit`; inside, it is masked, and `valid_cameras` tells which frames were.

@@ -48,10 +48,17 @@ def to_mask(name: str, mask: ArrayLike | None, shape: tuple[int, ...]) -> Bool[A
     return mask
 
 
-def check_range(name: str, values: ArrayLike, low: int | float, high: int | float) -> None:
-    """Refuses values outside of [low, high], and NaN."""
-    if known(values):
+def check_range(
+    name: str,
+    values: ArrayLike,
+    low: int | float,
+    high: int | float,
+    where: ArrayLike | None = None,
+) -> None:
+    """Refuses values outside of [low, high], and NaN; what `where` masks may hold anything."""
+    if known(values) and (where is None or known(where)):
         values = np.asarray(values)
+        values = values if where is None else values[np.asarray(where)]
         wrong = values[~((values >= low) & (values <= high))]
         if wrong.size:
             raise ValueError(

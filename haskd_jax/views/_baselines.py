@@ -181,7 +181,7 @@ def select_entropy(
     """
     visible, where = to_sequence(visible, num_views, where)
     check_shape("entropy", entropy, (len(visible),))
-    check_range("entropy", entropy, 0.0, 1.0)
+    check_range("entropy", entropy, 0.0, 1.0, where)
     entropy = jnp.asarray(entropy, jnp.float32)
     order = jnp.argsort(jnp.where(where, -entropy, jnp.inf), stable=True)
     return _with_gains(visible, _first(order, where, num_views), quality, information, rho)

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, ScalarLike
 
-from haskd_jax.views._arguments import check_range, check_shape, to_mask
+from haskd_jax.views._arguments import check_range, check_shape, known, to_mask
 
 # Frames multiplied at a time: so many rows of bits become floats at once.
 _BLOCK = 16
@@ -90,7 +90,7 @@ def coverage(
     check_range("indices", indices, -1, len(visible) - 1)
     where = visible.any(0) if where is None else to_mask("where", where, (visible.shape[1],))
     indices = jnp.asarray(indices, jnp.int32)
-    seen = (visible[jnp.maximum(indices, 0)] & (indices >= 0)[:, None]).any(0)
+    seen = jax.vmap(row_of, (None, 0))(visible, indices).any(0)
     covered, count = ((x.sum(dtype=jnp.int32)).astype(jnp.float32) for x in (seen & where, where))
     return covered / jnp.maximum(count, 1.0)
 
@@ -137,7 +137,7 @@ def marginal_gains(
 @jax.jit
 def _marginal_gains(visible, indices, share, wanted):
     def add(wanted, index):
-        row, taken = row_of(visible, index), share[jnp.maximum(index, 0)]
+        row, taken = row_of(visible, index), share[jnp.clip(index, 0, len(share) - 1)]
         gain = taken * jnp.where(row, wanted, 0.0).sum()
         return wanted * (1.0 - taken * row.astype(jnp.float32)), gain
 
@@ -145,8 +145,9 @@ def _marginal_gains(visible, indices, share, wanted):
 
 
 def row_of(visible: Bool[Array, "F V"], index: Int[Array, ""]) -> Bool[Array, " V"]:
-    """What one frame sees: nothing if the index is -1."""
-    return visible[jnp.maximum(index, 0)] & (index >= 0)
+    """What one frame sees: nothing if the index is -1, or beyond the frames."""
+    last = len(visible) - 1
+    return visible[jnp.clip(index, 0, last)] & (index >= 0) & (index <= last)
 
 
 def to_visible(visible: ArrayLike) -> Bool[Array, "F V"]:
@@ -162,15 +163,20 @@ def to_shares(
     quality: ArrayLike | None,
     information: ArrayLike | None,
     rho: ScalarLike,
+    where: Bool[Array, " F"] | None = None,
 ) -> tuple[Float[Array, " F"], Float[Array, " V"]]:
-    """rho q of each frame and u of each voxel, f32; what is out of range or NaN becomes 0."""
+    """rho q of each frame and u of each voxel, f32; what is out of range or NaN becomes 0.
+
+    `where` is False for frames that are padding, whose quality may be anything.
+    """
     frames, voxels = visible.shape
     check_shape("rho", rho, ())
-    check_range("rho", rho, math.ulp(0.0), 1.0)
+    if known(rho) and not 0 < float(np.asarray(rho)) <= 1:
+        raise ValueError(f"rho is {rho}, expected a number in (0, 1]")
     share, wanted = jnp.ones(frames, jnp.float32), jnp.ones(voxels, jnp.float32)
     if quality is not None:
         check_shape("quality", quality, (frames,))
-        check_range("quality", quality, 0.0, 1.0)
+        check_range("quality", quality, 0.0, 1.0, where)
         quality = jnp.asarray(quality, jnp.float32)
         share = jnp.where((quality >= 0) & (quality <= 1), quality, 0.0)
     if information is not None:
@@ -178,7 +184,8 @@ def to_shares(
         check_range("information", information, 0.0, float(np.finfo(np.float32).max))
         information = jnp.asarray(information, jnp.float32)
         wanted = jnp.where((information >= 0) & (information < jnp.inf), information, 0.0)
-    return share * jnp.asarray(rho, jnp.float32), wanted
+    rho = jnp.asarray(rho, jnp.float32)
+    return share * jnp.where((rho > 0) & (rho <= 1), rho, 0.0), wanted
 
 
 def sum_visible(visible: Bool[Array, "F V"], weights: Float[Array, " V"]) -> Float[Array, " F"]:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Num
 
@@ -100,7 +101,9 @@ def frame_sharpness(
 
 
 def _entropy_and_sharpness(images, where):
+    images = images if hasattr(images, "dtype") else np.asarray(images)
     check_shape("images", images, (None, None, None, 3))
+    where = to_mask("where", where, (len(images),))
     if not len(images):
         raise ValueError(f"images has shape {images.shape}: there is no frame")
     if min(images.shape[1:3]) < 3:
@@ -108,12 +111,14 @@ def _entropy_and_sharpness(images, where):
     if images.dtype != jnp.uint8:
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(f"images has dtype {images.dtype}, expected u8 or floating point")
-        if known(images) and images.size and not 0 <= images.min() <= images.max() <= 1:
-            raise ValueError(
-                f"images holds values from {images.min()} to {images.max()}, expected [0, 1]: "
-                "divide by the largest value of the format"
-            )
-    return _statistics(jnp.asarray(images), to_mask("where", where, (len(images),)))
+        if known(images, where) and (counted := np.asarray(images)[np.asarray(where)]).size:
+            low, high = counted.min(), counted.max()
+            if not 0 <= low <= high <= 1:
+                raise ValueError(
+                    f"images holds values from {low} to {high}, expected [0, 1]: divide by the "
+                    "largest value of the format"
+                )
+    return _statistics(jnp.asarray(images), where)
 
 
 @jax.jit

@@ -76,7 +76,7 @@ def select_views(
         functions, Mathematical Programming 14, 1978.
     """
     visible, where = to_sequence(visible, num_views, where)
-    share, wanted = to_shares(visible, quality, information, rho)
+    share, wanted = to_shares(visible, quality, information, rho, where)
     return _greedy(visible, share, wanted, where, num_views=num_views)
 
 

@@ -263,7 +263,8 @@ def test_killed_and_resumed_and_a_seed_that_fails(tmp_path, root, monkeypatch, c
     assert parent.returncode == 143
     assert "stopped: the same command goes on" in said
     assert any("stopped by SIGTERM and saved after step" in text for text in seen)
-    assert not (out / "results.csv").exists()
+    # The other seed may have had a faster core, and be done.
+    assert not (out / "results.csv").exists() or set(scores(out)) == {1}
     (out / "seed_0" / "log.txt").unlink()
 
     # Another configuration in a seed's folder ends that seed, and no other.

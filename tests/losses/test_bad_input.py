@@ -114,6 +114,24 @@ REFUSED = {
     "one side": ("neither", lambda: ihd(student_features=FEATURES[0])),
     "graph alone": ("need student_features", lambda: ihd(graph=S.graph())),
     "projection alone": ("need student_features", lambda: ihd(projection=S.projection)),
+    "seen of numbers": (
+        "seen has dtype int32",
+        lambda: losses.information_weights(TEACHER, mode="seen", seen=jnp.ones(V, jnp.int32)),
+    ),
+    "unseen weight": (
+        "unseen_weight is -3",
+        lambda: losses.information_weights(
+            TEACHER, mode="seen", seen=jnp.ones(V, bool), unseen_weight=-3.0
+        ),
+    ),
+    "one row of experts": (
+        r"iou has shape \(5,\), expected \[experts",
+        lambda: losses.adeptness(IOU[0]),
+    ),
+    "two temperatures": (
+        r"temperature has shape \(2,\), expected one number",
+        lambda: losses.kl_divergence(TEACHER, TEACHER, temperature=np.ones(2)),
+    ),
     "no expert": (r"iou has shape \(0, 5\)", lambda: losses.adeptness(IOU[:0])),
     "percent": ("iou holds 50", lambda: losses.adeptness(100 * IOU)),
     "student percent": (

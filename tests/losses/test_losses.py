@@ -200,3 +200,26 @@ def test_a_class_ruled_out_costs_nothing():
     weights = losses.information_weights(logits, mode="confidence")
     p = np.exp([0.0, 1.0]) / np.exp([0.0, 1.0]).sum()
     np.testing.assert_allclose(weights, [1 + (p * np.log(p)).sum() / np.log(3)], rtol=1e-5)
+
+
+def test_the_decoupled_loss_of_a_class_ruled_out():
+    """By the teacher, by both, and where all classes but the target are."""
+    label, out = jnp.array([0]), -jnp.inf
+    for teacher, student in (
+        ([2.0, 1.0, out], [1.0, 0.0, 0.5]),
+        ([2.0, 1.0, out], [1.0, 0.0, out]),
+    ):
+        given = jnp.array([student]), jnp.array([teacher])
+        value, grad = jax.value_and_grad(
+            lambda x, t=given[1]: losses.decoupled_kl_divergence(x, t, label).sum()
+        )(given[0])
+        (p, *_), (q, *_) = (np.exp(x) / np.exp(x).sum() for x in (teacher, student))
+        binary = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+        # Among the others the teacher is sure of the second.
+        among = -np.log(np.exp(student[1]) / np.exp(student[1:]).sum())
+        assert value == pytest.approx(binary + among, rel=1e-5, abs=1e-6)
+        assert np.isfinite(grad).all()
+    sure = jnp.array([[2.0, out, out]])
+    alone = losses.decoupled_kl_divergence(jnp.array([[1.0, 0.0, 0.5]]), sure, label)
+    expected = -np.log(np.exp(1) / np.exp([1.0, 0.0, 0.5]).sum())
+    np.testing.assert_allclose(alone, [expected], rtol=1e-5)

@@ -271,6 +271,8 @@ def test_bad_input():
         student(data.grid, wide, data.features)
     with pytest.raises(ValueError, match="extras has level 2: levels here are 0 to 1"):
         student(data.grid, data.maps, data.features, {2: jnp.ones((64, 8))})
+    with pytest.raises(ValueError, match="frozen: 'encodr' is no submodule of MinkUNet"):
+        models.functional(student, frozen=("encodr",))
     for change, message in (
         ({"channels": (8, 8, 8)}, r"channels=\(8, 8, 8\)"),
         ({"blocks": (1, 1, 0, 1)}, r"blocks=\(1, 1, 0, 1\)"),

@@ -352,6 +352,10 @@ class TestTeacher:
         beyond = given["voxel_to_pixel"].at[0, 0].set(30)
         with pytest.raises(ValueError, match="voxel_to_pixel holds 30: the feature map has 5 x 6"):
             module(*args, voxel_to_pixel=beyond, cues=given["cues"])
+        with pytest.raises(ValueError, match="images has dtype uint8: must be floating point"):
+            module(*args[:3], jnp.zeros(images.shape, jnp.uint8), **given)
+        with pytest.raises(ValueError, match="rate=7"):
+            models.drop_views(jax.random.key(0), given["voxel_to_pixel"], rate=7.0)
         with pytest.raises(ValueError, match="modality_dropout=1"):
             teacher(modality_dropout=1.0)
         with pytest.raises(ValueError, match="pooling='max'"):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from haskd_jax import models, sparse
+from haskd_jax import losses, models, sparse
 
 from . import common
 from .clouds import VOXEL_SIZE, wall_cells
@@ -81,6 +81,24 @@ def head_gradients(rows=20_000):
     return jax.grad(loss, argnums=(0, 1))(params, features)
 
 
+def pooling_gradients(voxels=20_000):
+    """Of the small network that weighs views, and of the projection between features."""
+    rng = np.random.default_rng(2)
+    apply, params, state = models.functional(models.ViewPooling(rngs=nnx.Rngs(0)))
+    params = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), p.dtype), params)
+    features, cues = (rng.random(shape, np.float32) for shape in ((3, 6, 8, 8), (3, voxels, 3)))
+    pixels = rng.integers(-1, 48, (3, voxels)).astype(np.int32)
+    student, teacher = rng.normal(size=(2, voxels, 16)).astype(np.float32)
+
+    @jax.jit
+    def loss(params, projection):
+        (pooled, _), _ = apply(params, state, features, pixels, cues, train=True)
+        values = losses.feature_cosine(student, teacher, projection=projection)
+        return jnp.sum(pooled**2) + jnp.sum(values)
+
+    return jax.grad(loss, argnums=(0, 1))(params, jnp.eye(16))
+
+
 def in_a_process(implementation, root, **environment):
     """`run` in a fresh process, and how many threads XLA's pool has there."""
     done = subprocess.run(
@@ -120,5 +138,6 @@ def test_the_same_bits_in_other_processes_with_any_number_of_threads(implementat
 
 if __name__ == "__main__":
     result = run(sys.argv[1]) | {"head": digest(head_gradients())}
+    result |= {"pooling": digest(pooling_gradients())}
     names = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
     print(json.dumps({"threads": names.count("tf_XLAEigen"), "digests": result}))

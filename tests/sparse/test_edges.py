@@ -1,10 +1,12 @@
 """Inputs at the edge of what is allowed, which once went wrong."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from haskd_jax import sparse
+from haskd_jax import losses, sparse
+from haskd_jax.train.compilations import count_compilations
 
 from . import common
 
@@ -45,6 +47,56 @@ def test_channels_may_be_none(implementation, channels):
     features, weights = jnp.ones((4, channels[0])), jnp.ones((27, *channels))
     out = sparse.conv(features, weights, kmap, implementation=implementation)
     np.testing.assert_array_equal(out, np.zeros((4, channels[1])))
+
+
+@pytest.mark.parametrize("rows", [(0, 0), (0, 4), (4, 0)], ids=str)
+@pytest.mark.parametrize("implementation", [None, *common.IMPLEMENTATIONS])
+def test_rows_may_be_none(implementation, rows):
+    """Of the input, the result, or both, as of a teacher that was given no image."""
+    inputs, outputs = rows
+    neighbours = jnp.full((1, outputs), -1, jnp.int32)
+    kmap = sparse.KernelMap(
+        neighbours, jnp.full((1, inputs), -1, jnp.int32), kernel_size=1, dilation=1, strides=(1, 1)
+    )
+
+    def total(features, weights):
+        return jnp.sum(sparse.conv(features, weights, kmap, implementation=implementation))
+
+    features, weights = jnp.ones((inputs, 2)), jnp.ones((1, 2, 3))
+    out = sparse.conv(features, weights, kmap, implementation=implementation)
+    np.testing.assert_array_equal(out, np.zeros((outputs, 3)))
+    d_features, d_weights = jax.grad(total, argnums=(0, 1))(features, weights)
+    assert d_features.shape == (inputs, 2) and not np.any(d_weights)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16])
+def test_points_that_are_too_coarse_are_refused_on_the_way_back_too(dtype):
+    points = np.array([[60.03125, 0, 0]], np.float32)  # float16 holds it, its voxel's number not
+    grid, _ = sparse.voxelize(points, voxel_size=0.02, capacity=1)
+    assert sparse.devoxelize(jnp.array([[7.0]]), grid, points).tolist() == [[7.0]]
+    with pytest.raises(ValueError, match="too coarse for coordinates"):
+        sparse.devoxelize(jnp.array([[7.0]]), grid, points.astype(dtype))
+    with pytest.raises(ValueError, match="subtract an origin"):
+        sparse.devoxelize(jnp.array([[7.0]]), grid, points.astype(float) + 1e6 + 0.01)
+
+
+def test_calls_outside_of_jit_compile_once():
+    """A loop's body that is made anew at every call would be compiled anew, too."""
+    grid, _ = sparse.grid_from_coords(COORDS, capacity=4)
+    kmap = sparse.kernel_map(grid, kernel_size=3)
+    features, graph = jnp.ones((4, 2)), sparse.voxel_graph(kmap)
+
+    def calls():
+        sparse.kernel_map(grid, kernel_size=3, implementation="xla")
+        for reduction in ("max", "mean", "sum"):
+            sparse.pool(features, kmap, reduction=reduction)
+        losses.relational(features, features, graph)
+        losses.feature_cosine(features, features, projection=jnp.eye(2))
+
+    calls()
+    compilations = count_compilations()
+    calls()
+    assert compilations() == 0
 
 
 def test_unpool_refuses_maps_that_lead_to_no_parent():

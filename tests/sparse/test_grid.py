@@ -63,6 +63,21 @@ class GridSuite:
             wide = build()
         common.assert_same_bits(wide, build())
 
+    def test_float64_points_on_voxel_borders(self):
+        """The size is not rounded to f32 first, which would put half of them elsewhere."""
+        size, multiples = 0.05, np.arange(-40, 41)
+        points = np.stack([multiples * size, np.zeros(81), np.zeros(81)], axis=1)
+        with jax.enable_x64(True):
+            grid, row = sparse.voxelize(
+                points, voxel_size=size, capacity=128, implementation=self.implementation
+            )
+            found = np.asarray(grid.coords)[np.asarray(row), 1]
+            back = sparse.devoxelize(
+                grid.coords[:, 1:2].astype(float), grid, points, implementation=self.implementation
+            )
+        np.testing.assert_array_equal(found, np.floor(points[:, 0] / size))
+        np.testing.assert_array_equal(back[:, 0], found)
+
     def test_points_on_voxel_borders(self):
         """floor(point / voxel_size) in f32: no reciprocal, no wider type."""
         multiples = np.arange(-150, 150, dtype=np.float32)[:, None]

@@ -68,6 +68,20 @@ def test_a_large_mean_costs_no_digits(implementation):
 
 
 @every_implementation
+def test_a_mean_a_million_times_the_spread(implementation):
+    """The first sum rounds it by more than the spread; a constant channel varies by nothing."""
+    rng = np.random.default_rng(0)
+    x = (1e6 + rng.normal(size=(20_000, 3))).astype(np.float32)
+    x[:, 2] = 1.7e6
+    mask = np.ones(len(x), bool)
+    one, zero = np.ones(3, np.float32), np.zeros(3, np.float32)
+    _, moments = sparse.batch_norm(x, mask, one, zero, implementation=implementation)
+    exact = x.astype(float)
+    np.testing.assert_allclose(moments.mean, exact.mean(0), rtol=2e-7)
+    np.testing.assert_allclose(moments.var, exact.var(0), rtol=0.01, atol=0.01)
+
+
+@every_implementation
 def test_no_valid_row_gives_zeros(implementation):
     x, mask, *others = case(300, 5)
     x[:], mask[:] = np.nan, False

@@ -144,3 +144,31 @@ def test_other_arguments(call, named):
 def test_selection(select, changed, named):
     with refuses(*named):
         select(**{"visible": VISIBLE, "num_views": 2} | changed)
+
+
+def test_padding_may_hold_anything():
+    """What a mask leaves out is refused by no check, within `jit` or outside."""
+    where, quality = jnp.array([True, True, False]), jnp.array([0.5, 1.0, jnp.nan])
+    select = jax.jit(views.select_views, static_argnames="num_views")
+    for call in (views.select_views, select):
+        found = call(VISIBLE, num_views=2, quality=quality, where=where)
+        assert found.indices.tolist() == [1, 0]
+    found = views.select_entropy(VISIBLE, num_views=2, entropy=quality, where=where)
+    assert found.indices.tolist() == [1, 0]
+    images = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
+    images[1] = np.nan
+    scored = views.frame_quality(images, where=where[1:])
+    assert scored[0] > 0 and scored[1] == 0
+    nested = views.frame_quality(images[:1].tolist())  # as documented, what NumPy takes
+    assert nested.shape == (1,)
+
+
+def test_what_is_out_of_range_within_jit_counts_as_nothing():
+    for rho in (1.5, 0.0, -1.0, jnp.nan):
+        gains = jax.jit(lambda rho: views.select_views(VISIBLE, num_views=2, rho=rho).gains)(rho)
+        assert gains.tolist() == [0, 0]
+    indices = jnp.array([0, 7, -3])
+    assert jax.jit(views.marginal_gains)(VISIBLE, indices).tolist() == [5, 0, 0]
+    assert jax.jit(views.coverage)(VISIBLE, jnp.array([7])) == 0
+    with refuses("rho is 0", r"\(0, 1\]"):
+        views.select_views(VISIBLE, num_views=1, rho=0.0)
