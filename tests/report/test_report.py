@@ -198,6 +198,10 @@ def test_arms_that_were_not_measured_alike_are_called_out(run):
     edit(path, protocol=protocol | {"tta": 13})
     words = read(write_report(run)).words
     assert "The arms were not measured alike (tta differs): their scores do not compare." in words
+    # As many scenes, but others.
+    edit(path, protocol=protocol | {"scans": "another digest"})
+    words = read(write_report(run)).words
+    assert "(scans differs)" in words and "another digest" not in words
 
 
 def test_who_was_helped_by_an_encoder_is_said(run):
