@@ -31,6 +31,9 @@ class SeedResults(NamedTuple):
     points: Int64[np.ndarray, " C"]
 
 
+_FAMILIES = {"minkunet": "MinkUNet", "spvcnn": "SPVCNN"}
+
+
 def setting_in_words(experiment: Experiment) -> str:
     """Which network trains, which labels it and its image encoder see, which voxels are taught.
 
@@ -44,10 +47,10 @@ def setting_in_words(experiment: Experiment) -> str:
         >>> from haskd_jax.experiments.config import ScenesConfig
         >>> from haskd_jax.experiments.synthrooms import SynthRoomsExperiment
         >>> setting_in_words(SynthRoomsExperiment(encoder=None))
-        'minkunet, all labels'
+        'MinkUNet, all labels'
         >>> few = ScenesConfig(labelled=0.2)
         >>> setting_in_words(SynthRoomsExperiment(encoder=None, scenes=few))
-        'minkunet, 20 % of the scenes labelled'
+        'MinkUNet, 20 % of the scenes labelled'
     """
     scenes = experiment.scenes
     parts = []
@@ -57,7 +60,8 @@ def setting_in_words(experiment: Experiment) -> str:
         parts.append(f"{100 * scenes.labelled:g} % of the scenes labelled")
     if scenes.labelled_points is not None:
         parts.append(f"{scenes.labelled_points} points a scene labelled")
-    parts = [experiment.model.family, *(parts or ["all labels"])]
+    family = experiment.model.family  # one of a user's own is a module's name
+    parts = [_FAMILIES.get(family, family), *(parts or ["all labels"])]
     for name, taught in (("IHD", experiment.ihd.voxels), ("ASD", experiment.asd.voxels)):
         if taught == "unlabelled":
             parts.append(f"{name} on voxels without labels")

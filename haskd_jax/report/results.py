@@ -30,7 +30,7 @@ def result_section(run: Run) -> str:
         "Parameters",
         "Inference a scene",
         "Training",
-        "Images at inference",
+        "Needs images",
     )
     note = (
         "Small figures are differences to the plain student, in points."

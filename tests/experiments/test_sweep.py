@@ -178,10 +178,10 @@ def test_setting_in_words(tmp_path):
     def words(**changes):
         return setting_in_words(dataclasses.replace(synthrooms.DEBUG, **changes))
 
-    assert words() == "minkunet, 60 % of the scenes labelled"
+    assert words() == "MinkUNet, 60 % of the scenes labelled"
     listed = ScenesConfig(labelled_list=tmp_path / "scenes_20.txt", labelled_points=20)
     assert words(scenes=listed, model=synthrooms.SMALL.model) == (
-        "spvcnn, scenes of scenes_20.txt labelled, 20 points a scene labelled"
+        "SPVCNN, scenes of scenes_20.txt labelled, 20 points a scene labelled"
     )
     taught = synthrooms.DEBUG.ihd, synthrooms.DEBUG.asd
     ihd, asd = (dataclasses.replace(one, voxels="unlabelled") for one in taught)
@@ -189,7 +189,7 @@ def test_setting_in_words(tmp_path):
     assert words(asd=asd) == f"{words()}, ASD on voxels without labels"
     encoder = "image encoder trained before on 17,280 labelled frames"
     assert words(scenes=ScenesConfig(), encoder=synthrooms.ENCODER) == (
-        f"minkunet, all labels, {encoder}"
+        f"MinkUNet, all labels, {encoder}"
     )
 
 
