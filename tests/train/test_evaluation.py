@@ -147,6 +147,7 @@ def test_evaluate_sums_over_scenes_and_says_how(student, root):
         "unit": "points",
         "voxel_size": VOXEL_SIZE, "tta": 1, "views": 0, "frames": None, "ensemble": 1,
         "crop_voxels": prediction.MOST_VOXELS, "checkpoint": "last", "step": 7, "commit": None,
+        "weights": None,
         "package": record["protocol"]["package"],
     }  # fmt: skip
     assert record["miou"] == pytest.approx(metrics.mean_iou(expected))
