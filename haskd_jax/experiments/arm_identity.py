@@ -14,7 +14,7 @@ from haskd_jax.train.checkpoints import weights_digest
 from haskd_jax.train.image_encoders import read_encoder
 
 CONFIG = "config.json"
-# Known once who teaches is trained; until then the folder may hold what it will.
+# Not compared until who teaches is trained: its weights are not known before.
 _TEACHERS = ("teacher", "experts")
 
 

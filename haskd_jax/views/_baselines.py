@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Key, ScalarLike
 
-from haskd_jax.views._arguments import check_range, check_shape
-from haskd_jax.views._coverage import marginal_gains
+from haskd_jax.views._arguments import check_range, check_shape, to_mask
+from haskd_jax.views._coverage import gains_in_turn, to_shares, to_visible
 from haskd_jax.views._selection import Selection, select_views, to_sequence
 
 
@@ -65,7 +65,7 @@ def select_uniform(
     rank = jnp.where(count < num_views, step, rank)
     in_time = jnp.argsort(~where, stable=True).astype(jnp.int32)
     indices = jnp.where(rank < count, in_time[jnp.clip(rank, 0, len(where) - 1)], -1)
-    return _with_gains(visible, indices, quality, information, rho)
+    return _with_gains(visible, indices, quality, information, rho, where)
 
 
 def select_random(
@@ -105,7 +105,7 @@ def select_random(
     """
     visible, where = to_sequence(visible, num_views, where)
     indices = _first(_random_order(key, where), where, num_views)
-    return _with_gains(visible, indices, quality, information, rho)
+    return _with_gains(visible, indices, quality, information, rho, where)
 
 
 def select_coverage(
@@ -140,8 +140,10 @@ def select_coverage(
         >>> print(views.select_coverage(visible, num_views=2).indices)
         [0 2]
     """
+    visible = to_visible(visible)
+    where = to_mask("where", where, (len(visible),))
     indices, _ = select_views(visible, num_views=num_views, rho=1.0, where=where)
-    return _with_gains(visible, indices, quality, information, rho)
+    return _with_gains(visible, indices, quality, information, rho, where)
 
 
 def select_entropy(
@@ -184,7 +186,7 @@ def select_entropy(
     check_range("entropy", entropy, 0.0, 1.0, where)
     entropy = jnp.asarray(entropy, jnp.float32)
     order = jnp.argsort(jnp.where(where, -entropy, jnp.inf), stable=True)
-    return _with_gains(visible, _first(order, where, num_views), quality, information, rho)
+    return _with_gains(visible, _first(order, where, num_views), quality, information, rho, where)
 
 
 def select_stochastic_coverage(
@@ -239,7 +241,7 @@ def select_stochastic_coverage(
     order = _random_order(key, where)
     passed_over = _passed_over(visible & where[:, None], order, jnp.asarray(min_new, jnp.float32))
     order = order[jnp.argsort(passed_over, stable=True)]
-    return _with_gains(visible, _first(order, where, num_views), quality, information, rho)
+    return _with_gains(visible, _first(order, where, num_views), quality, information, rho, where)
 
 
 @jax.jit
@@ -271,6 +273,6 @@ def _first(order, where, num_views):
     return jnp.where(place < where.sum(dtype=jnp.int32), indices, -1)
 
 
-def _with_gains(visible, indices, quality, information, rho):
-    gains = marginal_gains(visible, indices, quality=quality, information=information, rho=rho)
-    return Selection(indices, gains)
+def _with_gains(visible, indices, quality, information, rho, where):
+    share, wanted = to_shares(visible, quality, information, rho, where)
+    return Selection(indices, gains_in_turn(visible, indices, share, wanted))

@@ -131,11 +131,18 @@ def marginal_gains(
     check_shape("indices", indices, (None,))
     check_range("indices", indices, -1, len(visible) - 1)
     share, wanted = to_shares(visible, quality, information, rho)
-    return _marginal_gains(visible, jnp.asarray(indices, jnp.int32), share, wanted)
+    return gains_in_turn(visible, jnp.asarray(indices, jnp.int32), share, wanted)
 
 
 @jax.jit
-def _marginal_gains(visible, indices, share, wanted):
+def gains_in_turn(
+    visible: Bool[Array, "F V"],
+    indices: Int[Array, " K"],
+    share: Float[Array, " F"],
+    wanted: Float[Array, " V"],
+) -> Float[Array, " K"]:
+    """`marginal_gains` of checked arguments, see `to_shares`."""
+
     def add(wanted, index):
         row, taken = row_of(visible, index), share[jnp.clip(index, 0, len(share) - 1)]
         gain = taken * jnp.where(row, wanted, 0.0).sum()

@@ -153,8 +153,13 @@ def test_padding_may_hold_anything():
     for call in (views.select_views, select):
         found = call(VISIBLE, num_views=2, quality=quality, where=where)
         assert found.indices.tolist() == [1, 0]
-    found = views.select_entropy(VISIBLE, num_views=2, entropy=quality, where=where)
+    found = views.select_entropy(
+        VISIBLE, num_views=2, entropy=quality, quality=quality, where=where
+    )
     assert found.indices.tolist() == [1, 0]
+    for select in (views.select_uniform, views.select_coverage):
+        found = select(VISIBLE, num_views=2, quality=quality, where=where)
+        assert sorted(found.indices.tolist()) == [0, 1] and np.isfinite(found.gains).all()
     images = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
     images[1] = np.nan
     scored = views.frame_quality(images, where=where[1:])
