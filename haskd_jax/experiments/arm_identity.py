@@ -14,8 +14,8 @@ from haskd_jax.train.checkpoints import weights_digest
 from haskd_jax.train.image_encoders import read_encoder
 
 CONFIG = "config.json"
-# Not compared until who teaches is trained: its weights are not known before.
-_TEACHERS = ("teacher", "experts")
+# Not compared until they are trained: their weights are not known before.
+_TEACHERS = ("teacher", "experts", "informant")
 
 
 def identity(setup: ArmSetup, training: Training) -> dict[str, Any]:
@@ -32,6 +32,7 @@ def identity(setup: ArmSetup, training: Training) -> dict[str, Any]:
     arm, experiment, scenes = ARMS[training.arm], setup.experiment, setup.scenes
     encoder = experiment.encoder if arm.views is not None else None
     source = setup.snapshots(arm)
+    informed = experiment.views.information and arm.views == "iof"
     found = {
         "arm": training.arm,
         "seed": training.seed,
@@ -44,6 +45,7 @@ def identity(setup: ArmSetup, training: Training) -> dict[str, Any]:
         "unlabelled": setup.unlabelled(arm) or None,
         "calibration": scenes.calibration,
         "views": msgspec.to_builtins(experiment.views) if setup.sees(arm) else None,
+        "informant": _trained(setup, "plain") if informed else None,
         "encoder": None
         if encoder is None
         else {**read_encoder(encoder), "weights": weights_digest(encoder)},

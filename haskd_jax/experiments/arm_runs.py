@@ -6,9 +6,11 @@ from haskd_jax.experiments.arm_evaluation import evaluate_arm
 from haskd_jax.experiments.arm_identity import refuse_others
 from haskd_jax.experiments.arm_setup import ArmSetup
 from haskd_jax.experiments.arm_training import train_arm
-from haskd_jax.experiments.arms import ARMS, in_order
+from haskd_jax.experiments.arms import ARMS
 from haskd_jax.experiments.config import Experiment
-from haskd_jax.experiments.stages import Scenes, Selection, run_select
+from haskd_jax.experiments.informant import Informant
+from haskd_jax.experiments.stages import Scenes, Selection, check_frames, run_select
+from haskd_jax.train.checkpoints import weights_digest
 from haskd_jax.train.mesh import make_mesh
 from haskd_jax.train.selection import Method
 
@@ -24,7 +26,7 @@ def check_arms(experiment: Experiment, scenes: Scenes) -> None:
         ValueError: Names the first such training, and what differs.
     """
     setup = ArmSetup(experiment, scenes, {}, Console(quiet=True), None, make_mesh())
-    refuse_others(setup, in_order(experiment.arms, offline=experiment.snapshots == "offline"))
+    refuse_others(setup, experiment.all_arms)
 
 
 def run_arms(experiment: Experiment, scenes: Scenes, console: Console, commit: str | None) -> None:
@@ -36,19 +38,44 @@ def run_arms(experiment: Experiment, scenes: Scenes, console: Console, commit: s
         console: Shows what goes on.
         commit: Of the code, for the record.
     """
-    names = in_order(experiment.arms, offline=experiment.snapshots == "offline")
     methods: list[Method] = []
-    for name in names:
-        method = ARMS[name].views
-        if method is not None and method not in methods and scenes.framed:
-            methods.append(method)
-    selections: dict[Method, Selection] = {}
-    if set(experiment.stages) & {"select", "teacher", "student", "evaluate"}:
-        selections = {method: run_select(experiment, scenes, method, console) for method in methods}
+    if set(experiment.stages) & {"select", "teacher", "student", "evaluate"} and scenes.framed:
+        found = dict.fromkeys(ARMS[name].views for name in experiment.all_arms)
+        methods = [method for method in found if method is not None]
+    if methods:
+        check_frames(experiment, scenes)  # before anything is trained
+    later: Method | None = "iof" if experiment.views.information else None
+    selections: dict[Method, Selection] = {
+        method: run_select(experiment, scenes, method, console)
+        for method in methods
+        if method != later
+    }
     setup = ArmSetup(experiment, scenes, selections, console, commit, make_mesh())
-    for name in names:
+    for name in experiment.all_arms:
+        if later in methods and later == ARMS[name].views:
+            selections[later] = run_select(experiment, scenes, later, console, informant(setup))
         stage = "teacher" if ARMS[name].role == "teacher" else "student"
         if stage in experiment.stages:
             train_arm(setup, name)
         if "evaluate" in experiment.stages:
             evaluate_arm(setup, name)
+
+
+def informant(setup: ArmSetup) -> Informant:
+    """The student alone, which says where images have most to add.
+
+    Args:
+        setup: The experiment.
+
+    Raises:
+        ValueError: It is not trained to its end.
+    """
+    folder = setup.experiment.out / "plain"
+    digest = weights_digest(folder)
+    if digest is None:
+        raise ValueError(
+            f"{folder}: not trained to its end, and IOF asks it where images have most to add: "
+            "train it first (--stages student), or give --views.information 0"
+        )
+    network, (weights,) = setup.load("plain")
+    return Informant(network, weights, digest, setup.experiment.views.information)

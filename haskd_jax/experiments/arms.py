@@ -70,12 +70,15 @@ ARMS: Mapping[ArmName, Arm] = MappingProxyType(
 )
 
 
-def in_order(names: Iterable[ArmName], *, offline: bool = False) -> tuple[ArmName, ...]:
+def in_order(
+    names: Iterable[ArmName], *, offline: bool = False, informed: bool = False
+) -> tuple[ArmName, ...]:
     """The arms asked for and those they need, each after what it needs.
 
     Args:
         names: Arms.
         offline: Whether ASD takes its snapshots from a finished student.
+        informed: Whether IOF asks a student alone where images have most to add.
 
     Returns:
         Arms, without repetition.
@@ -88,6 +91,8 @@ def in_order(names: Iterable[ArmName], *, offline: bool = False) -> tuple[ArmNam
 
     def add(name: ArmName) -> None:
         arm = ARMS[name]
+        if informed and arm.views == "iof":
+            add("plain")
         if arm.teacher is not None:
             add(arm.teacher)
         if arm.snapshots is not None and (offline or arm.role == "ensemble"):

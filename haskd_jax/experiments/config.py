@@ -69,17 +69,23 @@ class ViewsConfig:
         num_views: Frames of a scene.
         rho: Share of a voxel's information that one perfect frame gives, see `views.select_views`.
         voxel_size: Of the voxels that are to be seen, metres.
+        information: How much more IOF wants to see of a voxel about which the student alone, the
+            arm `plain`, knows nothing, than of one of which it is sure: lambda_H of
+            `views.information`. Above 0 that arm is trained first; 0 wants all voxels alike.
     """
 
     num_views: int = 3
     rho: float = 0.7
     voxel_size: float = 0.05
+    information: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
         at_least("num_views", self.num_views, 1)
         positive("rho", self.rho)
         share("rho", self.rho)
+        if self.information != 0:
+            positive("information", self.information)
         positive("voxel_size", self.voxel_size)
 
 
@@ -188,19 +194,28 @@ class Experiment(ABC):
         """Where the prepared scenes are, or will be."""
         return self.prepared or self.out / "prepared"
 
+    @property
+    def all_arms(self) -> tuple[ArmName, ...]:
+        """The arms asked for and those they need, each after what it needs."""
+        return in_order(
+            self.arms,
+            offline=self.snapshots == "offline",
+            informed=self.views.information > 0,
+        )
+
     def __post_init__(self) -> None:
         """Checks what the types do not say."""
         for name in ("arms", "stages"):
             if not getattr(self, name):
                 raise ValueError(f"{name}: none, expected one or more")
-        needed = in_order(self.arms, offline=self.snapshots == "offline")
-        arms = [ARMS[name] for name in needed]
+        arms = [ARMS[name] for name in self.all_arms]
         given = (self.train.optimizer.schedule, self.train_teacher.optimizer.schedule)
         cyclic = "cyclic" in given or any(arm.cyclic or arm.asd for arm in arms)
-        if cyclic and self.train.steps < 2 * self.train.optimizer.cycles:
+        updates = self.train.steps // self.train.optimizer.accumulate
+        if cyclic and updates < 2 * self.train.optimizer.cycles:
             raise ValueError(
-                f"train.optimizer.cycles: {self.train.optimizer.cycles} of {self.train.steps} "
-                "steps in all, expected 2 steps or more a cycle"
+                f"train.optimizer.cycles: {self.train.optimizer.cycles}, but the parameters change "
+                f"{updates} times in all, expected twice or more a cycle"
             )
         if self.snapshots == "offline" and self.asd.margin is not None:
             raise ValueError("asd.margin: needs online snapshots, which know their student's IoU")

@@ -78,7 +78,6 @@ def _run(experiment: Experiment) -> int:
 
     from haskd_jax.data.prepared import read_json
     from haskd_jax.experiments.arm_runs import check_arms, run_arms
-    from haskd_jax.experiments.arms import in_order
     from haskd_jax.experiments.stages import find_scenes, run_prepare
     from haskd_jax.files import write_json
     from haskd_jax.report import write_report
@@ -103,7 +102,7 @@ def _run(experiment: Experiment) -> int:
     if set(experiment.stages) <= {"prepare"}:
         return 0
     scenes = find_scenes(experiment)
-    arms = in_order(experiment.arms, offline=experiment.snapshots == "offline")
+    arms = experiment.all_arms
     if not experiment.overwrite:
         check_arms(experiment, scenes)  # a command that is refused leaves the run as it was
     if first:

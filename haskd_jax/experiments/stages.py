@@ -22,6 +22,7 @@ from haskd_jax.data.few_labels import limited_reconstructions, read_scene_list
 from haskd_jax.data.prepare import Result, prepare
 from haskd_jax.data.prepared import frame_size, read_manifest, scans_digest
 from haskd_jax.experiments.config import Experiment
+from haskd_jax.experiments.informant import Informant
 from haskd_jax.experiments.progress import bar
 from haskd_jax.train.selection import Method, read_selection, select, write_selection
 
@@ -169,8 +170,28 @@ def _has_labels(manifest: Mapping[str, Any]) -> bool:
     return manifest["counts"].get("labelled_points", 0) > 0
 
 
+def check_frames(experiment: Experiment, scenes: Scenes) -> None:
+    """Checks that what teachers see goes into batches.
+
+    Args:
+        experiment: Says which scenes do.
+        scenes: The scenes.
+
+    Raises:
+        ValueError: Frames of several sizes; names two scenes.
+    """
+    online = experiment.ihd.teaching == "online"
+    batched = (*scenes.labelled, *(scenes.unlabelled if online else ()))
+    if scenes.framed.intersection(batched):
+        frame_size(scenes.root, batched)
+
+
 def run_select(
-    experiment: Experiment, scenes: Scenes, method: Method, console: Console
+    experiment: Experiment,
+    scenes: Scenes,
+    method: Method,
+    console: Console,
+    informant: Informant | None = None,
 ) -> Selection:
     """Chooses the frames that teachers see, of all scenes.
 
@@ -179,18 +200,12 @@ def run_select(
         scenes: The scenes.
         method: How.
         console: Shows what goes on.
+        informant: Says where images have most to add; None: everywhere alike.
 
     Returns:
         Scene -> frames in order of preference.
-
-    Raises:
-        ValueError: Frames of several sizes, which do not go into one batch.
     """
     names = (*scenes.labelled, *scenes.unlabelled, *scenes.calibration, *scenes.test)
-    online = experiment.ihd.teaching == "online"
-    batched = (*scenes.labelled, *(scenes.unlabelled if online else ()))
-    if scenes.framed.intersection(batched):
-        frame_size(scenes.root, batched)
     path = selection_path(experiment.out, method)
     given: dict[str, Any] = {
         "voxel_size": experiment.views.voxel_size,
@@ -199,9 +214,10 @@ def run_select(
     }
     if method == "random":  # the others depend on no seed: the runs of a sweep share them
         given["seed"] = experiment.seed
+    record = {**given, "information": False if informant is None else informant.record}
     if path.exists():
         found = read_selection(path)
-        same = all(found["options"].get(name) == value for name, value in given.items())
+        same = all(found["options"].get(name) == value for name, value in record.items())
         if same and found["num_views"] == experiment.views.num_views:
             entries = found["scenes"]
             if all(
@@ -222,9 +238,11 @@ def run_select(
             names,
             method=method,
             num_views=experiment.views.num_views,
+            information=informant,
             on_scene=on_scene,
             **given,
         )
+    selection["options"] |= record
     if jax.process_index() == 0:
         write_selection(path, selection)
     return {name: entry["indices"] for name, entry in selection["scenes"].items()}

@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
-from haskd_jax.experiments.arms import ARMS, in_order
+from haskd_jax.experiments.arms import ARMS
 from haskd_jax.experiments.config import Experiment
 from haskd_jax.experiments.run import run
 from haskd_jax.experiments.stages import run_prepare
@@ -114,13 +114,14 @@ def run_sweep(experiment: Experiment) -> int:
 
 def _jobs(experiment: Experiment) -> tuple[list[Job], list[Job]]:
     """The job that selects frames for all seeds, if any are needed, and the seeds'."""
-    arms = in_order(experiment.arms, offline=experiment.snapshots == "offline")
+    arms = experiment.all_arms
     one = replace(experiment, seeds=1, processes=1, prepared=experiment.root, arms=arms)
 
     def job(title: str, folder: str, **changes: Any) -> Job:
         return Job(title, replace(one, out=experiment.out / folder, **changes))
 
-    sharing = tuple(arm for arm in arms if ARMS[arm].views in ("iof", "uniform"))
+    shared = ("uniform",) if experiment.views.information else ("iof", "uniform")
+    sharing = tuple(arm for arm in arms if ARMS[arm].views in shared)
     selects = []
     if sharing and set(experiment.stages) - {"report"}:
         selects.append(job("selection", "selection", arms=sharing, stages=("select",)))

@@ -159,7 +159,7 @@ class TrainConfig:
     """One training.
 
     Attributes:
-        steps: Batches in all.
+        steps: Batches in all, a multiple of `optimizer.accumulate`.
         batch_size: Labelled scenes of one device's batch.
         unlabelled: Scenes without labels on top, where a teacher or snapshots teach; None: as many.
         optimizer: The optimizer.
@@ -198,6 +198,11 @@ class TrainConfig:
                 at_least(name, getattr(self, name), 1)
         for name in ("evaluate_every", "threads"):
             at_least(name, getattr(self, name), 0)
+        if self.steps % self.optimizer.accumulate:
+            raise ValueError(
+                f"steps: {self.steps}, expected a multiple of optimizer.accumulate, "
+                f"{self.optimizer.accumulate}: the last batches would change nothing"
+            )
 
 
 @dataclass(frozen=True)

@@ -84,9 +84,7 @@ def fit(
         raise ValueError("calibrate: None, but the cyclic schedule leaves snapshots to calibrate")
     optimizer = make_optimizer(config.optimizer, config.steps)
     # Under jit it is one program; operation by operation it would be twenty.
-    rate = jax.jit(
-        make_schedule(config.optimizer, max(1, config.steps // config.optimizer.accumulate))
-    )
+    rate = jax.jit(make_schedule(config.optimizer, config.steps))
     step = make_step(task, optimizer, mesh)
     state = task.init(optimizer, mesh)
     guides = Guides() if guides is None else guides

@@ -11,14 +11,17 @@ from haskd_jax.train.config import OptimizerConfig
 
 
 def cycle_ends(config: OptimizerConfig, steps: int) -> tuple[int, ...]:
-    """The number of steps done at each cycle's end.
+    """The number of batches done at each cycle's end, where the parameters have just changed.
 
     Args:
         config: The optimizer.
-        steps: In all.
+        steps: Batches in all, a multiple of `config.accumulate`.
 
     Returns:
         Ascending, the last one is `steps`; empty where the schedule has no cycles.
+
+    Raises:
+        ValueError: The parameters do not change twice in the first cycle and once in the others.
 
     Example:
         >>> cycle_ends(OptimizerConfig(schedule="cyclic", cycles=4), 100)
@@ -32,33 +35,37 @@ def cycle_ends(config: OptimizerConfig, steps: int) -> tuple[int, ...]:
         shares = np.arange(1, config.cycles + 1) / config.cycles
     else:
         shares = np.linspace(config.first_cycle, 1, config.cycles)
-    ends = tuple(round(float(share) * steps) for share in shares)
-    if len(set(ends)) < len(ends) or ends[0] < 1:
-        raise ValueError(f"cycles: {config.cycles} do not fit into {steps} steps")
-    return ends
+    updates = steps // config.accumulate
+    ends = tuple(round(float(share) * updates) for share in shares)
+    if len(set(ends)) < len(ends) or ends[0] < 2:
+        raise ValueError(
+            f"cycles: {config.cycles} do not fit into {updates} changes of the parameters, of "
+            "which the first needs two and the others one: give more steps or fewer cycles"
+        )
+    return tuple(config.accumulate * end for end in ends)
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """The learning rate of every step.
+    """The learning rate of every change of the parameters.
 
     Args:
         config: The optimizer.
-        steps: In all.
+        steps: Batches in all, a multiple of `config.accumulate`.
 
     Returns:
-        From the number of a step to its rate.
+        From the number of a change, which is a batch's without accumulation, to its rate.
 
     Example:
         >>> rate = make_schedule(OptimizerConfig(schedule="poly", learning_rate=1.0), 100)
         >>> round(float(rate(50)), 3)
         0.536
     """
-    peak = config.learning_rate
+    peak, updates = config.learning_rate, steps // config.accumulate
     if config.schedule == "poly":
-        return optax.polynomial_schedule(peak, 0.0, power=0.9, transition_steps=steps)
+        return optax.polynomial_schedule(peak, 0.0, power=0.9, transition_steps=updates)
     if config.schedule == "onecycle":
-        return optax.cosine_onecycle_schedule(steps, peak, pct_start=0.05)
-    ends = cycle_ends(config, steps)
+        return optax.cosine_onecycle_schedule(updates, peak, pct_start=0.05)
+    ends = [end // config.accumulate for end in cycle_ends(config, steps)]
     lengths = [end - start for start, end in itertools.pairwise((0, *ends))]
     # A short rise before the first fall, as the parameters are drawn at random.
     first = optax.warmup_cosine_decay_schedule(
@@ -66,7 +73,7 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     )
     later = config.restart * peak
     rest = [optax.cosine_decay_schedule(later, length, alpha=0.01) for length in lengths[1:]]
-    return optax.join_schedules([first, *rest], list(ends[:-1]))
+    return optax.join_schedules([first, *rest], ends[:-1])
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
@@ -74,7 +81,8 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
     Args:
         config: The optimizer.
-        steps: Batches in all; with accumulation the parameters change less often.
+        steps: Batches in all, a multiple of `config.accumulate`: so many change the parameters
+            once.
 
     Returns:
         The transformation.
@@ -88,8 +96,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         >>> updates["w"].shape
         (2, 2)
     """
-    updates = max(1, steps // config.accumulate)
-    schedule = make_schedule(config, updates)
+    schedule = make_schedule(config, steps)
     parts = []
     if config.clip:
         parts.append(optax.clip_by_global_norm(config.clip))

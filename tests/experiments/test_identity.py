@@ -5,51 +5,21 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from rich.console import Console
 
 from haskd_jax.experiments import synthrooms
 from haskd_jax.experiments.arm_evaluation import evaluate_arm
-from haskd_jax.experiments.arm_identity import CONFIG, identity, others_training
-from haskd_jax.experiments.arm_setup import ArmSetup
+from haskd_jax.experiments.arm_identity import identity, others_training
 from haskd_jax.experiments.arm_training import train_arm
 from haskd_jax.experiments.arms import ARMS
-from haskd_jax.experiments.config import ScenesConfig
-from haskd_jax.experiments.stages import find_scenes
-from haskd_jax.experiments.synthrooms import SynthRoomsExperiment
-from haskd_jax.files import write_json
-from haskd_jax.train.card import write_card
 from haskd_jax.train.checkpoints import save_weights
-from haskd_jax.train.mesh import make_mesh
 from haskd_jax.train.networks import make_network
-from tests.train.trained import SMALL, VOXEL_SIZE, cloud, weights, write_root, write_scene
-
-SCENES = ScenesConfig(voxel_size=VOXEL_SIZE, calibration=1)
+from tests.experiments.left import SCENES, leave, setup_of, small_experiment
+from tests.train.trained import weights
 
 
 @pytest.fixture
 def experiment(tmp_path):
-    root = write_root(tmp_path / "prepared")
-    for number, name in enumerate(("three", "four")):
-        write_scene(root, name, cloud(number + 4), split="train")
-    write_scene(root, "five", cloud(6), split="test")
-    return SynthRoomsExperiment(
-        prepared=root, out=tmp_path / "run", scenes=SCENES, model=SMALL, pictures=0
-    )
-
-
-def setup_of(experiment):
-    scenes = find_scenes(experiment)
-    return ArmSetup(experiment, scenes, {}, Console(quiet=True), None, make_mesh())
-
-
-def leave(setup, name, seed=0):
-    """What a training leaves in its folder."""
-    (training,) = setup.trainings(name)
-    card = setup.card(ARMS[name])
-    write_json(training.folder / CONFIG, {**identity(setup, training), "commit": "abc"})
-    write_card(training.folder, card)
-    save_weights(training.folder, *weights(make_network(card), seed))
-    return training
+    return small_experiment(tmp_path)
 
 
 def test_what_was_trained_in_another_way_is_not_scored(experiment):

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from haskd_jax.data.writer import SceneWriter
+from haskd_jax.experiments.arm_runs import run_arms
 from haskd_jax.experiments.config import ScenesConfig, ViewsConfig
 from haskd_jax.experiments.stages import find_scenes, run_select
 from haskd_jax.experiments.synthrooms import SynthRoomsExperiment
@@ -71,13 +72,15 @@ def test_nothing_is_evaluated_by_scenes_without_labels(tmp_path):
     assert find_scenes(experiment).test == ("five",)
 
 
-def test_frames_of_two_sizes_are_refused_before_anything_is_trained(tmp_path):
+@pytest.mark.parametrize("information", [0.0, 1.0])
+def test_frames_of_two_sizes_are_refused_before_anything_is_trained(tmp_path, information):
     experiment = rooms(
-        tmp_path / "a", scenes=ScenesConfig(calibration=0), arms=("teacher",), stages=("select",)
-    )
+        tmp_path / "a", scenes=ScenesConfig(calibration=0), arms=("teacher",), stages=("select",),
+        views=ViewsConfig(information=information),
+    )  # fmt: skip
     with SceneWriter(tmp_path / "a", "four") as writer:
         writer.add_frame(frame(0, (16, 12)))
         writer.add_cloud(cloud(4))
         writer.commit(dataset="rooms", split="train", options={})
     with pytest.raises(ValueError, match=r"16 x 12 in four, 32 x 24 in three.*--frame-size"):
-        run_select(experiment, find_scenes(experiment), "iof", Console())
+        run_arms(experiment, find_scenes(experiment), Console(), None)

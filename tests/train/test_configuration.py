@@ -105,6 +105,35 @@ class TestSchedules:
             assert float(rate(59)) < 0.02 and float(rate(60)) == pytest.approx(0.4)
             assert float(rate(89)) < 0.02 and float(rate(90)) == pytest.approx(0.4)
 
+    @pytest.mark.parametrize(
+        ("steps", "accumulate", "cycles", "first"),
+        [(501, 3, 4, None), (1000, 4, 2, None), (602, 7, 2, 0.7)],
+    )
+    def test_snapshots_are_taken_after_the_smallest_steps(self, steps, accumulate, cycles, first):
+        """With accumulation too: as far as the parameters move just before."""
+        config = OptimizerConfig(
+            name="sgd", learning_rate=1.0, momentum=0.0, weight_decay=0.0, clip=0.0,
+            schedule="cyclic", cycles=cycles, first_cycle=first, accumulate=accumulate,
+        )  # fmt: skip
+        params = {"w": jnp.zeros(())}
+        optimizer = make_optimizer(config, steps)
+        moved = []
+        with jax.numpy_dtype_promotion("standard"):
+            update, state = jax.jit(optimizer.update), optimizer.init(params)
+            for _ in range(steps):
+                change, state = update({"w": jnp.ones(())}, state, params)
+                moved.append(-float(change["w"]))
+        ends = cycle_ends(config, steps)
+        assert len(ends) == cycles and ends[-1] == steps
+        lengths = np.diff([0, *ends]) / accumulate
+        for end, length in zip(ends, lengths, strict=True):
+            assert 0 < moved[end - 1] <= 0.011 + np.pi**2 / (4 * (0.9 * length) ** 2)
+        assert np.count_nonzero(moved) == steps // accumulate
+
+    def test_cycles_that_do_not_fit(self):
+        with pytest.raises(ValueError, match="cycles: 5 do not fit into 5 changes"):
+            cycle_ends(OptimizerConfig(schedule="cyclic", cycles=5), 5)
+
     def test_only_matrices_decay(self):
         config = OptimizerConfig(learning_rate=0.1, weight_decay=1.0, clip=0.0)
         params = {"kernel": jnp.ones((2, 2)), "scale": jnp.ones(2)}
@@ -147,6 +176,8 @@ class TestSchedules:
             OptimizerConfig(**values)
 
     def test_ranges_of_a_training(self):
+        with pytest.raises(ValueError, match=r"steps: 10, expected a multiple .* 4: the last"):
+            TrainConfig(steps=10, optimizer=OptimizerConfig(accumulate=4))
         with pytest.raises(ValueError, match="steps: 0, expected 1 or more"):
             TrainConfig(steps=0)
 
@@ -163,7 +194,7 @@ class TestExperiment:
     @pytest.mark.parametrize(
         ("values", "message"),
         [
-            ({"train": TrainConfig(steps=4)}, "train.optimizer.cycles: 5 of 4 steps in all"),
+            ({"train": TrainConfig(steps=4)}, "train.optimizer.cycles: 5, but the parameters change 4 times"),
             ({"arms": ()}, "arms: none, expected one or more"),
             ({"stages": ()}, "stages: none, expected one or more"),
             ({"scenes": ScenesConfig(calibration=0)}, "scenes.calibration: 0, but experts"),
