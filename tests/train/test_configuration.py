@@ -194,7 +194,7 @@ class TestExperiment:
     @pytest.mark.parametrize(
         ("values", "message"),
         [
-            ({"train": TrainConfig(steps=4)}, "train.optimizer.cycles: 5, but the parameters change 4 times"),
+            ({"train": TrainConfig(steps=4)}, "cycles: 5, but the parameters change 4 times"),
             ({"arms": ()}, "arms: none, expected one or more"),
             ({"stages": ()}, "stages: none, expected one or more"),
             ({"scenes": ScenesConfig(calibration=0)}, "scenes.calibration: 0, but experts"),
