@@ -80,8 +80,10 @@ def _bytes(colour: Array) -> Array:
     if not np.isfinite(colour).all() or colour.min(initial=0) < 0:
         raise ValueError("colour: not finite, or below 0")
     largest = colour.max(initial=0)
-    if colour.dtype.kind == "f" and largest <= 1:
-        return np.rint(colour * 255).astype(np.uint8)
+    # Filters make some fractions a little larger than 1.
+    overshoots = largest < 2 and not np.array_equal(colour, np.rint(colour))
+    if colour.dtype.kind == "f" and (largest <= 1 or overshoots):
+        return np.rint(np.minimum(colour, 1) * 255).astype(np.uint8)
     if largest > 255:
         if colour.dtype != np.uint16:
             raise ValueError(f"colour: {largest} is above 255")
@@ -137,7 +139,7 @@ def _from_pcd(path: Path) -> Parts:
 
 def _from_npz(path: Path) -> Parts:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except OSError as error:
         raise DataError(path, error.strerror or str(error)) from error

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Int, Int32
@@ -217,9 +218,9 @@ def read_point_lists(path: str | Path) -> dict[str, Array]:
         lists = {file.stem: _numbers(file) for file in sorted(path.glob("*.txt"))}
     else:
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 lists = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, EOFError, TypeError) as error:
+        except (OSError, ValueError, EOFError, TypeError, BadZipFile) as error:
             raise DataError(path, f"not an .npz of integer arrays ({error})") from error
     if not lists:
         raise DataError(path, "holds no list")

@@ -1,5 +1,6 @@
 """Folders of posed RGB-D frames, one image a file, as ScanNet's exporter and others leave them."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,12 @@ _COLOUR_K = (
 )
 _DEPTH_K = ("intrinsic/intrinsic_depth.txt", "intrinsics_depth.txt", "intrinsic_depth.txt")
 # Exporters resize images and leave the intrinsics as they were; these are the sensors' own sizes.
-_SENSOR_SIZES = ((1296, 968), (640, 480), (1920, 1080), (1280, 720), (960, 540))
+_SENSOR_SIZES = (
+    (1296, 968), (640, 480), (1440, 1080), (1920, 1440), (1920, 1080), (1280, 720), (960, 540),
+)  # fmt: skip
+# How far from the middle a principal point may lie, as a share of half the image: depth cameras'
+# lie up to 7 % off.
+_OFF_CENTRE = 0.1
 
 
 @dataclass(frozen=True)
@@ -154,9 +160,11 @@ def find_frames(folder: Path) -> FrameFolder:
     )
 
 
-def _frame_order(path: Path) -> tuple[int, str]:
-    # ScanNet's exporter writes 0.jpg, 1.jpg, ..., 10.jpg: numbers are not padded.
-    return (int(path.stem) if path.stem.isdecimal() else -1, path.stem)
+def _frame_order(path: Path) -> tuple[list[str | int], str]:
+    # ScanNet's exporter writes 0.jpg, 1.jpg, ..., 10.jpg, others frame9.png, frame10.png: numbers
+    # are not padded.
+    parts = re.split("([0-9]+)", path.stem)  # text at even places, numbers at odd ones
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.stem
 
 
 def _partner(folder: Path, image: Path) -> Path:
@@ -204,17 +212,26 @@ def _subset_lines(path: Path, colour: list[Path], count: int) -> list[int]:
 
 
 def _native_size(folder: FrameFolder, size: Size) -> Size:
-    """The size of the images that the intrinsics were measured on."""
+    """The size of the images that the intrinsics were measured on: the one they fit best."""
+    alike = [
+        native
+        for native in (size, *_SENSOR_SIZES)
+        if abs(native[0] * size[1] / (native[1] * size[0]) - 1) < 0.02
+    ]
+    best = min(alike, key=lambda native: _off_centre(folder.colour_k, native))
+    if _off_centre(folder.colour_k, best) <= _OFF_CENTRE:
+        return best
     centre = folder.colour_k[:2, 2]
-    for native in (size, *_SENSOR_SIZES):
-        same_shape = abs(native[0] * size[1] / (native[1] * size[0]) - 1) < 0.02
-        if same_shape and np.all(np.abs(2 * centre / native - 1) < 0.25):
-            return native
     raise DataError(
         folder.folder,
         f"the intrinsics' centre {centre.round(1).tolist()} fits no image of {size[0]}x{size[1]}: "
         "were the images resized or cropped? Give the intrinsics of the images that are there",
     )
+
+
+def _off_centre(k: Array, size: Size) -> float:
+    """How far the principal point lies from an image's middle, as a share of half its side."""
+    return float(np.max(np.abs((2 * k[:2, 2] + 1) / size - 1)))
 
 
 def read_frames(
@@ -226,6 +243,7 @@ def read_frames(
     class_of: Array | None = None,
     no_label: int | None = None,
     on_drop: Callable[[str], None] = lambda reason: None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> Iterator[Frame]:
     """Reads frames one by one; only one is ever in memory.
 
@@ -238,6 +256,7 @@ def read_frames(
             ignores label images.
         no_label: A value of label images that stands for none.
         on_drop: Called with the reason for every frame left out.
+        on_note: Called once where the intrinsics are those of images of another size.
 
     Yields:
         Frames with depth and labels resampled into the colour image's pixels.
@@ -246,7 +265,8 @@ def read_frames(
         DataError: A file is missing or damaged, or its size differs from the first one's.
     """
     first: Size | None = None
-    first_depth: tuple[int, ...] | None = None
+    first_depth: tuple[int, ...] = ()
+    sensor: Size = (0, 0)
     for i in range(0, len(folder), stride):
         fault = pose_fault(folder.poses[i])
         if fault:
@@ -254,7 +274,13 @@ def read_frames(
             continue
         colour, native = read_colour(folder.colour[i], size)
         depth = read_grey(folder.depth[i])
-        first, first_depth = first or native, first_depth or depth.shape
+        if first is None:
+            first, first_depth, sensor = native, depth.shape, _native_size(folder, native)
+            if sensor != native:
+                on_note(
+                    f"{folder.folder.name}: the intrinsics are of images of "
+                    f"{sensor[0]}x{sensor[1]}, and were scaled to {native[0]}x{native[1]}"
+                )
         if native != first:
             raise DataError(folder.colour[i], f"size {native}, the first image has {first}")
         if depth.shape != first_depth:
@@ -263,7 +289,6 @@ def read_frames(
                 f"depth of size {depth.shape[::-1]}, the first has {first_depth[::-1]}",
             )
         target = size or native
-        sensor = _native_size(folder, native)
         k = scale_intrinsics(folder.colour_k, sensor, target)
         depth_size = depth.shape[::-1]
         depth_k = depth_camera(folder.depth_k, folder.colour_k, sensor, depth_size, folder.depth[i])
@@ -310,7 +335,7 @@ def depth_camera(
         DataError: The depth images have another shape than the colour images, so that scaling
             cannot register them.
     """
-    if depth_k is not None and np.all(np.abs(2 * depth_k[:2, 2] / depth_size - 1) < 0.25):
+    if depth_k is not None and _off_centre(depth_k, depth_size) <= _OFF_CENTRE:
         return depth_k
     shape = depth_size[0] * colour_size[1] / (depth_size[1] * colour_size[0])
     if abs(shape - 1) > 0.02:

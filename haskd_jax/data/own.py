@@ -156,6 +156,7 @@ class OwnScans:
             class_of=class_of if self.labels and self.classes else None,
             no_label=_NO_LABEL,
             on_drop=lambda reason: writer.drops.update([reason]),
+            on_note=writer.notes.append,
         ):
             writer.add_frame(frame)
         for file in sequence.files(self.frame_stride):

@@ -1,6 +1,7 @@
 """PLY files, ASCII and binary: vertices, their attributes, and triangles."""
 
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import plyfile
 from haskd_jax.data.errors import DataError
 
 Array = np.ndarray
+
+_HEADER = 1 << 16  # comments may come before the line that names the format
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ def read_ply(path: Path) -> Ply:
 def _parse(path: Path) -> tuple[plyfile.PlyData, bool]:
     """The file's elements, and whether there is more in it than its header says."""
     with path.open("rb") as stream:
-        if b"format ascii" in stream.read(100):
+        header = stream.read(_HEADER).partition(b"end_header")[0]
+        if re.search(rb"[\r\n]format ascii", header):
             stream.seek(0)
             return _parse_text(stream.read())
         try:

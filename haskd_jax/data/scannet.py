@@ -144,6 +144,7 @@ class ScanNet:
                 size=self.frame_size,
                 class_of=class_table(),
                 on_drop=on_drop,
+                on_note=writer.notes.append,
             )
             return
         sens = folder / f"{name}.sens"

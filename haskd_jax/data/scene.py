@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Int16, Int32, UInt8, UInt16
+from numpy.typing import DTypeLike
 
 Array = np.ndarray
 
@@ -155,10 +156,41 @@ def check_cloud(cloud: Cloud) -> None:
         expected = (count, width) if width else (count,)
         if array is not None and array.shape != expected:
             raise ValueError(f"{name}: shape {array.shape} for {count} points, expected {expected}")
+    if cloud.colour is not None:
+        check_integers("colour", cloud.colour, np.uint8)
     for name in ("label", "instance"):
         array = getattr(cloud, name)
-        if array is not None and array.min() < -1:
-            raise ValueError(f"{name}: {array.min()} is below -1 (none)")
+        if array is not None:
+            check_integers(name, array, np.int32)
+            if array.min() < -1:
+                raise ValueError(f"{name}: {array.min()} is below -1 (none)")
+
+
+def check_integers(name: str, array: Array, dtype: DTypeLike) -> None:
+    """Refuses what would not be the same numbers in an array of integers.
+
+    Args:
+        name: What an error names.
+        array: Any array.
+        dtype: Of integers.
+
+    Raises:
+        ValueError: Floating point, or beyond what `dtype` holds.
+
+    Example:
+        >>> check_integers("depth", np.array([0.5, 2.0]), np.uint16)
+        Traceback (most recent call last):
+        ...
+        ValueError: depth: float64, expected uint16
+    """
+    kept = np.dtype(dtype)
+    if array.dtype == kept:
+        return
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name}: {array.dtype}, expected {kept}")
+    low, high, info = array.min(initial=0), array.max(initial=0), np.iinfo(kept)
+    if low < info.min or high > info.max:
+        raise ValueError(f"{name}: values from {low} to {high}, expected {kept}")
 
 
 def finite_cloud(cloud: Cloud) -> tuple[Cloud, int]:

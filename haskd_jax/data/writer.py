@@ -14,7 +14,16 @@ import numpy as np
 from haskd_jax.data import normals as nrm
 from haskd_jax.data.errors import DataError
 from haskd_jax.data.prepared import CLOUD_ARRAYS, FRAME_ARRAYS, VERSION, open_frames
-from haskd_jax.data.scene import Array, Cloud, Frame, Frames, check_cloud, finite_cloud, pose_fault
+from haskd_jax.data.scene import (
+    Array,
+    Cloud,
+    Frame,
+    Frames,
+    check_cloud,
+    check_integers,
+    finite_cloud,
+    pose_fault,
+)
 from haskd_jax.files import PARTIAL, write_json
 
 UNSEEN_GREY = 128  # the colour of points whose source has none
@@ -129,17 +138,24 @@ class SceneWriter:
         """Appends a frame; one whose pose is no rigid motion is dropped and counted.
 
         Raises:
-            DataError: Its size differs from the frames' before.
+            DataError: Its size differs from the frames' before, or an array is not of the type that
+                `Frame` says.
         """
         fault = pose_fault(frame.camera_to_world)
         if fault:
             self.drops[f"frame: {fault}"] += 1
             return
         size = frame.colour.shape[:2]
-        for name in ("depth", "label"):
+        for name in ("colour", "depth", "label"):
             array = getattr(frame, name)
-            if array is not None and array.shape != size:
+            if array is None:
+                continue
+            if array.shape[:2] != size or (name != "colour" and array.ndim != 2):
                 raise DataError(f"frame {frame.name}", f"{name} {array.shape}, colour {size}")
+            try:
+                check_integers(name, array, FRAME_ARRAYS[name])
+            except ValueError as error:
+                raise DataError(f"frame {frame.name}", str(error)) from error
         if frame.label is not None:
             self.largest_label = max(self.largest_label, int(frame.label.max(initial=-1)))
         for name, dtype in FRAME_ARRAYS.items():
@@ -170,7 +186,8 @@ class SceneWriter:
         Normals are turned to the nearest camera, or to the middle of the room without frames.
 
         Raises:
-            ValueError: The arrays do not fit together, or no point is finite.
+            ValueError: The arrays do not fit together or are not of the types that `Cloud` says,
+                or no point is finite.
         """
         cloud, dropped = finite_cloud(cloud)
         if dropped:

@@ -29,7 +29,8 @@ class ScenesConfig:
         crop: Most voxels of a training scene, which is cropped around a random point; None: the
             recipe's.
         calibration: Labelled training scenes that are held back: experts are judged by them, and
-            nothing is trained on them.
+            nothing is trained on them, nor on other scans of their rooms; the last room drawn may
+            bring a few more.
         labelled: Share of the training scenes with labels that keep them (ScanNet's Limited
             Reconstructions). The others, and those that have none, teach through a teacher and
             snapshots alone.

@@ -8,6 +8,7 @@ evaluate  every arm on the evaluation scenes               <out>/<arm>/evaluatio
 report    all of it on one page                            <out>/report.html
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ class Scenes:
         classes: The names of the labels.
         labelled: To train on, with labels.
         unlabelled: To train on, without.
-        calibration: Labelled, held back.
+        calibration: Labelled, held back with all other scans of their rooms.
         test: To evaluate on.
         split: What the test scenes are.
         frames: How many frames each has.
@@ -137,14 +138,14 @@ def find_scenes(experiment: Experiment) -> Scenes:
             )
     else:
         labelled = limited_reconstructions(with_labels, config.labelled)
-    # Held back by a draw of its own, the same whatever the seed of the training.
-    drawn = np.random.default_rng(0).permutation(sorted(labelled)).tolist()
-    if len(drawn) <= config.calibration:
+    rooms = {name: _room(described["dataset"], name) for name in names}
+    held = _held_back([rooms[name] for name in sorted(labelled)], config.calibration)
+    calibration = frozenset(name for name in labelled if rooms[name] in held)
+    if len(calibration) == len(labelled):
         raise ValueError(
-            f"scenes.calibration: {config.calibration} of {len(drawn)} labelled scenes leaves none "
-            "to train on"
+            f"scenes.calibration: {config.calibration} of {len(labelled)} labelled scenes leaves "
+            "none to train on"
         )
-    calibration = frozenset(drawn[: config.calibration])
     without = [name for name in tested if not _has_labels(manifests[name])]
     if without and "evaluate" in experiment.stages:
         raise ValueError(
@@ -157,13 +158,35 @@ def find_scenes(experiment: Experiment) -> Scenes:
         dataset=described["dataset"],
         classes=tuple(described["classes"]),
         labelled=tuple(name for name in names if name in labelled - calibration),
-        unlabelled=tuple(name for name in names if name not in labelled),
+        unlabelled=tuple(
+            name for name in names if name not in labelled and rooms[name] not in held
+        ),
         calibration=tuple(name for name in names if name in calibration),
         test=tested,
         split=" and ".join(test),
         frames={name: len(manifest["frames"]) for name, manifest in manifests.items()},
         digest=scans_digest(root, names),
     )
+
+
+def _room(dataset: str, name: str) -> str:
+    """What a scene is a scan of: of ScanNet's rooms most were scanned more than once."""
+    return name.partition("_")[0] if dataset == "scannet" else name
+
+
+def _held_back(rooms: Sequence[str], count: int) -> frozenset[str]:
+    """Draws rooms until `count` scans are theirs, the same whatever the seed of the training.
+
+    A room that another scan of it is trained on would tell nothing of new rooms.
+    """
+    scans, found = Counter(rooms), 0
+    held: set[str] = set()
+    for room in np.random.default_rng(0).permutation(sorted(scans)).tolist():
+        if found >= count:
+            break
+        held.add(room)
+        found += scans[room]
+    return frozenset(held)
 
 
 def _has_labels(manifest: Mapping[str, Any]) -> bool:

@@ -19,7 +19,8 @@ class ModelConfig:
 
     Attributes:
         family: "minkunet", "spvcnn", or a factory of your own as "package.module:name", called like
-            `models.MinkUNet` without its config; see docs/backbones.md.
+            `models.MinkUNet` without its config, and without `dtype` where it takes none; see
+            docs/backbones.md.
         shape: Widths and depths, by a name of `models.MINKUNET`. Your own factory does not get it.
         channels: Widths of the stages down, then up, in place of the shape's.
         blocks: Residual blocks of each stage, in place of the shape's.

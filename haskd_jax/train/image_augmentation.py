@@ -15,8 +15,8 @@ from haskd_jax.train.inputs import Views
 def augment_images(key: Key[Array, ""], views: Views) -> Views:
     """Changes palette, contrast and side of every image, each by its own draw.
 
-    Colours go through a matrix near a rotation of the colour space, a gain and a gamma; half of the
-    images are mirrored, with the pixels that voxels look up and the 2D labels.
+    Colours go through a matrix near the identity, a gain and a gamma; half of the images are
+    mirrored, with the pixels that voxels look up and the 2D labels.
 
     Args:
         key: Explicit randomness.
@@ -38,9 +38,11 @@ def augment_images(key: Key[Array, ""], views: Views) -> Views:
 
 def _recolour(keys: Key[Array, "3"], images: Float[Array, "K H W 3"]) -> Float[Array, "K H W 3"]:
     count = len(images)
-    mixing = 0.25 * jax.random.normal(keys[0], (count, 3, 3), jnp.float32)
-    mixing = mixing + jnp.eye(3, dtype=jnp.float32)[None]
-    mixing = mixing / jnp.sum(mixing, axis=2, keepdims=True)  # grey stays grey
+    noise = 0.25 * jax.random.normal(keys[0], (count, 3, 3), jnp.float32)
+    # Rows of a sum of 1: grey stays grey. Rows divided by their sum would be, too, but now and then
+    # that is near 0 or below, and the image becomes its negative.
+    noise = noise - jnp.mean(noise, axis=2, keepdims=True)
+    mixing = noise + jnp.eye(3, dtype=jnp.float32)[None]
     gain = jnp.exp(0.2 * jax.random.normal(keys[1], (count, 1, 1, 3), jnp.float32))
     gamma = jnp.exp(0.2 * jax.random.normal(keys[2], (count, 1, 1, 1), jnp.float32))
     mixed = jnp.einsum("khwc,kdc->khwd", images, mixing) * gain

@@ -1,6 +1,7 @@
 """From a card to a network: pure functions and plain trees of parameters."""
 
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -147,8 +148,17 @@ def _student(card: ModelCard, axis_name, rngs):
         "axis_name": axis_name,
         "rngs": rngs,
     }
+    dtype = jnp.dtype(config.dtype)
     if ":" in config.family:
-        module = _factory(config.family)(**options)
+        factory = _factory(config.family)
+        if _takes_dtype(factory):
+            options["dtype"] = dtype
+        elif dtype != jnp.float32:
+            raise ValueError(
+                f"model.dtype: {config.dtype}, but {config.family} has no argument dtype: give it "
+                "one, or leave the option out"
+            )
+        module = factory(**options)
         return module, getattr(module, "levels", OWN_LEVELS)
     families = {"minkunet": models.MinkUNet, "spvcnn": models.SPVCNN}
     if config.family not in families:
@@ -157,7 +167,6 @@ def _student(card: ModelCard, axis_name, rngs):
             "package.module:factory"
         )
     shape = _shape(config)
-    dtype = jnp.dtype(config.dtype)
     return families[config.family](shape, dtype=dtype, **options), shape.num_stages
 
 
@@ -187,6 +196,11 @@ def _factory(family: str) -> Callable[..., nnx.Module]:
             f"model.family: {family!r} cannot be imported ({error}); expected "
             "package.module:factory, with the package on PYTHONPATH"
         ) from error
+
+
+def _takes_dtype(factory: Callable[..., nnx.Module]) -> bool:
+    found = inspect.signature(factory).parameters
+    return "dtype" in found or any(one.kind is one.VAR_KEYWORD for one in found.values())
 
 
 def _teacher(card: ModelCard, config: TeacherConfig, student, axis_name, rngs) -> models.Teacher:

@@ -46,8 +46,7 @@ def select(
         root: The prepared root.
         scenes: Their names, see `data.list_scenes`.
         method: "iof", information-oriented filtering (`views.select_views`), or one of the
-            baselines of `views`; "uniform" takes the middle of each of `num_views` equal parts, as
-            a loader does that is given no selection.
+            baselines of `views`; "uniform" takes the middle of each of `num_views` equal parts.
         num_views: K, how many frames to choose of each scene.
         voxel_size: Of the voxels that are to be seen, metres. The mean of a voxel's points stands
             for it.

@@ -144,6 +144,11 @@ def test_point_lists_that_are_no_lists(tmp_path):
     (tmp_path / "points20").write_bytes(b"\x80\x02}q\x00.")  # a pickle is not opened
     with pytest.raises(DataError, match=r"points20: not an .npz"):
         read_point_lists(tmp_path / "points20")
+    np.savez(tmp_path / "cut.npz", a=np.arange(3))
+    whole = (tmp_path / "cut.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"cut.npz: not an .npz"):
+        read_point_lists(tmp_path / "cut.npz")
     np.save(tmp_path / "one.npy", np.arange(3))
     with pytest.raises(DataError, match=r"one.npy: not an .npz"):
         read_point_lists(tmp_path / "one.npy")

@@ -108,6 +108,26 @@ def test_pcd_damaged_header(tmp_path, old, new):
         read_pcd(path)
 
 
+def test_ply_with_comments_before_its_format(tmp_path):
+    points, _ = raw.room_cloud(20)
+    path = tmp_path / "a.ply"
+    raw.write_ply(path, raw.vertices(points), None, "ascii")
+    comments = b"ply\n" + b"comment made by hand\n" * 9
+    path.write_bytes(path.read_bytes().replace(b"ply\n", comments, 1))
+    np.testing.assert_array_equal(read_cloud(path).points, points)
+
+
+@pytest.mark.parametrize("largest", [1.0, 1.0001, 1.4])
+def test_fractions_that_a_filter_made_too_large(tmp_path, largest):
+    colour = np.array([[0, 0.25, 0.5], [0.75, 1, largest]], np.float32)
+    np.savez(tmp_path / "a.npz", xyz=np.eye(3)[:2], rgb=colour)
+    np.testing.assert_array_equal(
+        read_cloud(tmp_path / "a.npz").colour, [[0, 64, 128], [191, 255, 255]]
+    )
+    np.savez(tmp_path / "b.npz", xyz=np.eye(3)[:2], rgb=np.array([[0, 1, 1], [1.0, 0, 2]]))
+    assert read_cloud(tmp_path / "b.npz").colour.max() == 2
+
+
 def test_npz_round_trip_and_fractions_of_colour(tmp_path):
     points, side = raw.room_cloud(30)
     colour = raw.paint(points.astype(np.float64))

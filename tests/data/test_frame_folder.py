@@ -1,9 +1,12 @@
 """Folders of frames: layouts, sizes, cameras."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from haskd_jax.data import frame_folder
 from haskd_jax.data.errors import DataError
 from haskd_jax.data.frame_folder import find_frames, read_frames
 from haskd_jax.data.images import read_colour, sample_nearest, scale_intrinsics
@@ -14,6 +17,16 @@ from tests.data import raw
 def test_the_order_of_numbers_that_are_not_padded(tmp_path):
     raw.write_frames(tmp_path, raw.walk(12))
     assert [path.stem for path in find_frames(tmp_path).colour] == [str(i) for i in range(12)]
+
+
+def test_poses_of_numbers_that_are_not_padded(tmp_path):
+    poses = raw.walk(12)
+    raw.write_frames(tmp_path, poses, names=[f"frame{i}" for i in range(12)])
+    shutil.rmtree(tmp_path / "pose")
+    np.savetxt(tmp_path / "poses.txt", poses.reshape(12, 16)[:, :12])
+    found = find_frames(tmp_path)
+    assert [path.stem for path in found.colour] == [f"frame{i}" for i in range(12)]
+    np.testing.assert_allclose(found.poses, poses, atol=1e-9)
 
 
 def test_round_trip(tmp_path):
@@ -43,8 +56,33 @@ def test_images_that_were_resized_after_calibration(tmp_path):
     """ScanNet's exporters shrink images and leave the intrinsics of 1296x968."""
     k = raw.intrinsics((1296, 968))
     raw.write_frames(tmp_path, raw.walk(1), size=(162, 121), k=k)
-    (frame,) = read_frames(find_frames(tmp_path))
+    notes = []
+    (frame,) = read_frames(find_frames(tmp_path), on_note=notes.append)
     np.testing.assert_allclose(frame.intrinsics, raw.intrinsics((162, 121)), rtol=1e-9)
+    (note,) = notes
+    assert "of images of 1296x968, and were scaled to 162x121" in note
+
+
+@pytest.mark.parametrize(
+    ("size", "sensor"),
+    [((160, 90), (192, 108)), ((120, 90), (128, 96)), ((128, 96), (144, 108))],
+)
+def test_the_sensor_that_fits_best(tmp_path, monkeypatch, size, sensor):
+    """Sizes of a tenth: 1600x900 of 1920x1080, 1200x900 of 1280x960, 1280x960 of 1440x1080."""
+    monkeypatch.setattr(frame_folder, "_SENSOR_SIZES", (sensor,))
+    raw.write_frames(tmp_path, raw.walk(1), size=size, k=raw.intrinsics(sensor))
+    (frame,) = read_frames(find_frames(tmp_path))
+    np.testing.assert_allclose(frame.intrinsics, raw.intrinsics(size), rtol=1e-9)
+
+
+def test_a_principal_point_off_the_middle(tmp_path):
+    k = raw.intrinsics((64, 48))
+    k[1, 2] += 1.6
+    raw.write_frames(tmp_path, raw.walk(1), k=k)
+    notes = []
+    (frame,) = read_frames(find_frames(tmp_path), on_note=notes.append)
+    np.testing.assert_array_equal(frame.intrinsics, k)
+    assert not notes
 
 
 def test_intrinsics_of_no_size_are_refused(tmp_path):

@@ -41,6 +41,16 @@ def a_frame(i, size=(16, 12), label=True):
     )
 
 
+def as_type(name, dtype, more=0):
+    """A frame of which an array is of another type, with another number added.
+
+    Where types are checked, as they are here, none can be made.
+    """
+    frame = a_frame(1)
+    object.__setattr__(frame, name, getattr(frame, name).astype(dtype) + dtype(more))
+    return frame
+
+
 def write(root, name="room", frames=3, **commit):
     with SceneWriter(root, name) as writer:
         for i in range(frames):
@@ -145,6 +155,10 @@ def test_pose_faults():
         ([a_frame(0), a_frame(1, size=(8, 6))], r"frame 1: .*shape"),
         ([a_frame(0), a_frame(1, label=False)], "frame 1: no label, but earlier frames have it"),
         ([a_frame(0, label=False), a_frame(1)], "frame 1: label, but earlier frames have none"),
+        ([as_type("colour", np.float32)], "frame 1: colour: float32, expected uint8"),
+        ([as_type("depth", np.float64)], "frame 1: depth: float64, expected uint16"),
+        ([as_type("depth", np.int64, 70000)], "frame 1: depth: values from .*, expected uint16"),
+        ([as_type("label", np.float32)], "frame 1: label: float32, expected int16"),
     ],
 )
 def test_frames_that_do_not_fit_together(tmp_path, frames, reason):
@@ -158,6 +172,29 @@ def test_frames_that_do_not_fit_together(tmp_path, frames, reason):
 def test_names_that_are_no_file_names(tmp_path, name):
     with pytest.raises(ValueError, match="name:"):
         SceneWriter(tmp_path, name)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda c: {"colour": c.colour / 255}, "colour: float64, expected uint8"),
+        (
+            lambda c: {"colour": c.colour.astype(int) + 200},
+            "colour: values from .*, expected uint8",
+        ),
+        (lambda c: {"label": c.label + 0.5}, "label: float64, expected int32"),
+        (
+            lambda c: {"instance": c.instance.astype(np.int64) + 2**40},
+            "instance: values from .*, expected int32",
+        ),
+    ],
+)
+def test_clouds_of_other_types_are_refused(tmp_path, change, reason):
+    cloud = a_cloud()
+    with SceneWriter(tmp_path, "room") as writer:
+        with pytest.raises(ValueError, match=reason):
+            writer.add_cloud(replace(cloud, **change(cloud)))
+        writer.add_cloud(replace(cloud, label=cloud.label.astype(np.int64)))
 
 
 def test_nothing_is_seen_before_commit_and_nothing_is_left_without(tmp_path):

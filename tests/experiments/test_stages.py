@@ -84,3 +84,23 @@ def test_frames_of_two_sizes_are_refused_before_anything_is_trained(tmp_path, in
         writer.commit(dataset="rooms", split="train", options={})
     with pytest.raises(ValueError, match=r"16 x 12 in four, 32 x 24 in three.*--frame-size"):
         run_arms(experiment, find_scenes(experiment), Console(), None)
+
+
+def test_rooms_are_held_back_and_not_scans(tmp_path):
+    """Other scans of a room that is held back are not trained on, labelled or not."""
+    root = write_root(tmp_path / "a")
+    (root / "dataset.json").write_text(
+        (root / "dataset.json").read_text().replace('"rooms"', '"scannet"')
+    )
+    scans = [f"scene{room:04d}_{scan:02d}" for room in range(5) for scan in range(3)]
+    for name in scans:
+        write_scene(root, name, cloud(4, count=300, labels=name[-1] != "2"), split="train")
+    write_scene(root, "five", cloud(6), split="test")
+    experiment = SynthRoomsExperiment(
+        prepared=root, out=tmp_path, arms=("plain",), scenes=ScenesConfig(calibration=3)
+    )
+    scenes = find_scenes(experiment)
+    held = {name[:9] for name in scenes.calibration}
+    assert len(scenes.calibration) == 4 and len(held) == 2
+    assert not any(name[:9] in held for name in (*scenes.labelled, *scenes.unlabelled))
+    assert len(scenes.labelled) == 6 and len(scenes.unlabelled) == 3

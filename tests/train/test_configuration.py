@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from haskd_jax import models
 from haskd_jax.experiments.arms import ARMS, in_order
 from haskd_jax.experiments.config import ClusterConfig, ScenesConfig, ViewsConfig
 from haskd_jax.experiments.synthrooms import SynthRoomsExperiment
@@ -65,11 +66,21 @@ class TestCard:
             (ModelConfig(family="pointnet"), "model.family: 'pointnet', expected minkunet, spvcnn"),
             (ModelConfig(shape="huge"), "model.shape: 'huge', expected one of minkunet14a"),
             (ModelConfig(family="no.such:Net"), "cannot be imported"),
+            (
+                ModelConfig(family=f"{__name__}:own_network", dtype="bfloat16"),
+                "model.dtype: bfloat16, but .*:own_network has no argument dtype",
+            ),
         ],
     )
     def test_unknown_networks(self, model, message):
         with pytest.raises(ValueError, match=message):
             make_network(ModelCard("student", model, "rooms", ("wall",), 0.05))
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_a_network_of_ones_own_computes_in_what_is_asked(self, dtype):
+        model = ModelConfig(family=f"{__name__}:own_network_of_a_dtype", dtype=dtype)
+        make_network(ModelCard("student", model, "rooms", ("wall",), 0.05))
+        assert asked == [jnp.dtype(dtype)]
 
     def test_every_family_has_the_shapes_it_draws(self):
         small = {"channels": (8, 8), "blocks": (1, 1), "stem": 8, "stem_kernel": 3}
@@ -83,6 +94,19 @@ class TestCard:
             )
             assert all(jax.tree.leaves(same))
             assert network.levels == 1
+
+
+asked = []
+
+
+def own_network(*, in_channels, num_classes, axis_name, rngs):
+    small = models.MinkUNetConfig((8, 8), (1, 1), stem=8, stem_kernel=3)
+    return models.MinkUNet(small, in_channels, num_classes, axis_name=axis_name, rngs=rngs)
+
+
+def own_network_of_a_dtype(*, dtype, **options):
+    asked[:] = [dtype]
+    return own_network(**options)
 
 
 class TestSchedules:

@@ -38,6 +38,17 @@ def test_mirrored_pixels_show_the_same():
         np.testing.assert_allclose(after[k, moved[k, seen]], before[k, pixel[k, seen]], rtol=1e-5)
 
 
+def test_no_palette_is_turned_into_its_negative():
+    """A channel grows with itself in all but a few images: rows below hold more of it."""
+    given = views(count=600, height=4, width=4)
+    for channel in range(3):
+        images = np.full((600, 4, 4, 3), 0.4, np.float32)
+        images[:, 2:, :, channel] = 0.6
+        changed = augment_images(jax.random.key(0), given._replace(images=jnp.asarray(images)))
+        rows = np.asarray(changed.images)[:, :, 0, channel]
+        assert np.mean(rows[:, 3] > rows[:, 0]) > 0.995
+
+
 def test_images_stay_images_and_grey_stays_grey():
     given = views()
     grey = given._replace(images=jnp.full_like(given.images, 0.5))
