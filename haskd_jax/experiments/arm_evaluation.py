@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 from haskd_jax.data.few_labels import FewLabels
 from haskd_jax.data.prepared import read_json, scans_digest
 from haskd_jax.experiments.arm_identity import CONFIG, refuse_others
-from haskd_jax.experiments.arm_setup import ArmSetup
+from haskd_jax.experiments.arm_setup import ArmSetup, all_here
 from haskd_jax.experiments.arms import ARMS, Arm, ArmName
 from haskd_jax.experiments.progress import bar
 from haskd_jax.train.checkpoints import has_weights, weights_digest
@@ -26,7 +26,8 @@ def evaluate_arm(setup: ArmSetup, name: ArmName) -> None:
 
     Args:
         setup: The experiment.
-        name: The arm; if it is not trained to its end, that is said, and no more.
+        name: The arm; if it is not trained to its end, that is said, and no more. Of one that is
+            evaluated already the predictions are stored that pictures need and that it lacks.
 
     Raises:
         ValueError: It was trained with another configuration.
@@ -57,12 +58,17 @@ def evaluate_arm(setup: ArmSetup, name: ArmName) -> None:
         "views": views.get("views", 0),
     }
     path = folder / EVALUATION
-    if path.exists() and read_protocol(path).items() >= wanted.items():
-        return
+    pictured, predicted = scenes.test[: experiment.pictures], scenes.test
+    scored = path.exists() and read_protocol(path).items() >= wanted.items()
+    if scored:  # what the report is to show may be more than before
+        stored = {file.stem for file in (folder / "predictions").glob("*.npy")}
+        predicted = tuple(scene for scene in pictured if scene not in stored)
+        all_here(f"{folder} was looked at")  # before the first process writes to it
+        if not predicted:
+            return
     network, (first, *others) = setup.load(name)
-    pictured = scenes.test[: experiment.pictures]
     done = 0
-    with bar(setup.console, f"evaluate {name}", len(scenes.test)) as show:
+    with bar(setup.console, f"evaluate {name}", len(predicted)) as show:
 
         def on_scene(found) -> None:
             nonlocal done
@@ -75,7 +81,7 @@ def evaluate_arm(setup: ArmSetup, name: ArmName) -> None:
             network,
             *first,
             scenes.root,
-            scenes.test,
+            predicted,
             split=scenes.split,
             labels=wanted["labels"],
             encoder=wanted["encoder"],
@@ -84,9 +90,12 @@ def evaluate_arm(setup: ArmSetup, name: ArmName) -> None:
             commit=read_json(trainings[0] / CONFIG).get("commit"),
             ensemble=others,
             tta=experiment.tta,
+            timed=not scored,
             on_scene=on_scene,
             **views,
         )
+    if scored:
+        return
     if jax.process_index() == 0:
         found.write(path)
     setup.console.print(f"{name}: {arm.text}: mIoU {100 * found.miou:.1f}")

@@ -1,12 +1,14 @@
 """The arms of an experiment, trained and evaluated: stages select, teacher, student, evaluate."""
 
+from collections.abc import Iterable
+
 from rich.console import Console
 
 from haskd_jax.experiments.arm_evaluation import evaluate_arm
-from haskd_jax.experiments.arm_identity import refuse_others
+from haskd_jax.experiments.arm_identity import others_training, refuse_others
 from haskd_jax.experiments.arm_setup import ArmSetup
 from haskd_jax.experiments.arm_training import train_arm
-from haskd_jax.experiments.arms import ARMS
+from haskd_jax.experiments.arms import ARMS, ArmName
 from haskd_jax.experiments.config import Experiment
 from haskd_jax.experiments.informant import Informant
 from haskd_jax.experiments.stages import Scenes, Selection, check_frames, run_select
@@ -15,18 +17,48 @@ from haskd_jax.train.mesh import make_mesh
 from haskd_jax.train.selection import Method
 
 
-def check_arms(experiment: Experiment, scenes: Scenes) -> None:
-    """Refuses a folder that holds arms of another configuration.
+def check_arms(experiment: Experiment, scenes: Scenes, earlier: Iterable[str]) -> None:
+    """Refuses a folder that holds arms of another configuration: one run compares all it lists.
 
     Args:
         experiment: The experiment.
         scenes: Its scenes.
+        earlier: Arms that the run lists already, whether this command names them or not.
 
     Raises:
         ValueError: Names the first such training, and what differs.
     """
-    setup = ArmSetup(experiment, scenes, {}, Console(quiet=True), None, make_mesh())
-    refuse_others(setup, experiment.all_arms)
+    refuse_others(_unrun(experiment, scenes), (*experiment.all_arms, *_known(earlier)))
+
+
+def others_arms(experiment: Experiment, scenes: Scenes, names: Iterable[str]) -> set[str]:
+    """Which arms of a folder are of another configuration.
+
+    Args:
+        experiment: The experiment.
+        scenes: Its scenes.
+        names: The arms.
+
+    Returns:
+        Those that hold another training than this experiment's.
+    """
+    setup = _unrun(experiment, scenes)
+    return {
+        name
+        for name in _known(names)
+        if any(others_training(setup, training) for training in setup.trainings(name))
+    }
+
+
+def _unrun(experiment: Experiment, scenes: Scenes) -> ArmSetup:
+    """What is known of the arms before anything is selected or trained."""
+    return ArmSetup(experiment, scenes, {}, Console(quiet=True), None, make_mesh())
+
+
+def _known(names: Iterable[str]) -> list[ArmName]:
+    """Those of this version: another's are not trained any more."""
+    given = set(names)
+    return [name for name in ARMS if name in given]
 
 
 def run_arms(experiment: Experiment, scenes: Scenes, console: Console, commit: str | None) -> None:

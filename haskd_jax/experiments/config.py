@@ -143,7 +143,8 @@ class Experiment(ABC):
         processes: Runs of a sweep side by side, each on its share of the cores.
         tta: Test-time augmentation in evaluation, see docs/evaluation.md.
         pictures: Test scenes that the report shows.
-        overwrite: Redo what was done with another configuration, rather than refuse.
+        overwrite: Redo what was done with another configuration, rather than refuse; arms of
+            another that are not asked for leave the run.
         workers: Processes that prepare scenes.
         wandb: A project of wandb that gets the numbers too.
         cluster: Several processes.

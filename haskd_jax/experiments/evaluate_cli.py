@@ -1,6 +1,6 @@
 """`haskd evaluate`: trained networks on the scenes of a split, from the command line."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,7 +42,8 @@ def evaluate(
         views: How many of them; as many as were selected by default. Without a selection they are
             spread evenly.
         submission: Folder for ScanNet submission files, one a scene, for a single training.
-        predictions: Of how many scenes the predictions are kept, for reports and viewers.
+        predictions: Of how many scenes the predictions are kept: in predictions/ beside
+            evaluation.json, for reports and viewers, or in a folder named like another record.
     """
     from rich.console import Console
 
@@ -65,7 +66,8 @@ def evaluate(
             snapshots=snapshots,
             selection=chosen,
             others_frames=selection is not None,
-            views=selected if views is None else views,
+            views=views,
+            selected=selected,
             submission=submission,
             predictions=predictions,
         )
@@ -134,7 +136,8 @@ def _evaluate_arm(
     snapshots: bool,
     selection: dict[str, list[int]] | None,
     others_frames: bool,
-    views: int,
+    views: int | None,
+    selected: int,
     submission: Path | None,
     predictions: int,
 ) -> Any:
@@ -168,6 +171,12 @@ def _evaluate_arm(
     scenes = [name for split in splits for name in list_scenes(data, split)]
     missing = set(scenes) - set(scenes if selection is None else selection)
     teacher = network.card.kind == "teacher"
+    if teacher and selection is not None and views is not None and views > selected:
+        raise ValueError(
+            f"views: {views}, but the selection of {arm} holds {selected} frames of a scene: give "
+            "as many or fewer, or a --selection of more"
+        )
+    views = selected if views is None else views
     if teacher and not views and any(read_manifest(data / name)["frames"] for name in scenes):
         raise ValueError(
             f"selection: {arm} is a teacher, and nothing says which frames it sees: give "
@@ -179,13 +188,13 @@ def _evaluate_arm(
             f"{min(missing)}: select them with haskd_jax.train.selection and give --selection, or "
             "evaluate the scenes that the run tests on"
         )
-    shown = set(scenes[:predictions])
+    kept: dict[str, Any] = dict.fromkeys(scenes[:predictions])
     bar = iter(track(scenes, description=arm.name, transient=True))
 
     def on_scene(found: evaluation.ScenePrediction) -> None:
         next(bar, None)
-        if found.scene.name in shown:
-            records.write_predictions(arm / "predictions", found.scene.name, found.predictions)
+        if found.scene.name in kept:
+            kept[found.scene.name] = found.predictions
         if submission is not None:
             records.write_submission(submission, found.scene.name, found.predictions, classes)
 
@@ -227,6 +236,10 @@ def _evaluate_arm(
         if checkpoint != "last":
             words.append("snapshots" if snapshots else "unfinished")
         record = arm / f"evaluation-{'-'.join(words)}.json"
+    # By the name of the record: those in predictions/ are what evaluation.json scores.
+    folder = arm / record.stem.replace("evaluation", "predictions", 1)
+    for scene, found in kept.items():
+        records.write_predictions(folder, scene, found)
     result.write(record)
     return result
 
@@ -253,23 +266,45 @@ def _encoder(config: dict[str, Any]) -> str | None:
 
 
 def _show(console: Any, found: dict[str, Any]) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table("", *found, title="IoU, %", title_justify="left")
+    table = Table("", *map(escape, found), title="IoU, %", title_justify="left")
     first = next(iter(found.values()))
 
     def row(name: str, values) -> None:
-        table.add_row(name, *("-" if value is None else f"{100 * value:.1f}" for value in values))
+        cells = ("-" if value is None else f"{100 * value:.1f}" for value in values)
+        table.add_row(escape(name), *cells)
 
-    said = [result.to_json() for result in found.values()]
     for number, name in enumerate(first.classes):
-        row(name, [result["iou"][number] for result in said])
+        row(name, [_iou(result, number) for result in found.values()])
     table.add_section()
+    said = [result.to_json() for result in found.values()]
     for name in ("miou", "accuracy", "mean_accuracy"):
         row(name, [result[name] for result in said])
     console.print(table)
-    words = (f"{name} {value}" for name, value in first.protocol.items() if value is not None)
-    console.print("protocol: " + ", ".join(words), soft_wrap=True, highlight=False)
+    for line in _protocols({arm: result.protocol for arm, result in found.items()}):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _iou(result: Any, number: int) -> float | None:
+    """Of a class that the truth has, as the mean is over those; None for the others."""
+    return float(result.iou[number]) if result.confusion[number].any() else None
+
+
+def _protocols(protocols: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Lines that say what all share, and what each has of its own."""
+    first, *others = protocols.values()
+    shared = {name for name, value in first.items() if all(o[name] == value for o in others)}
+
+    def words(protocol: Mapping[str, Any], names: Iterable[str]) -> str:
+        return ", ".join(f"{n} {protocol[n]}" for n in names if protocol[n] is not None)
+
+    lines = ["protocol: " + words(first, [name for name in first if name in shared])]
+    for arm, protocol in protocols.items():
+        if own := words(protocol, [name for name in protocol if name not in shared]):
+            lines.append(f"{arm}: {own}")
+    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from string import punctuation
 from typing import Annotated, Literal
+from urllib.parse import quote
 
 import numpy as np
 import tyro
@@ -15,6 +17,8 @@ from haskd_jax.experiments.trained import Trained, check_writable, load_trained
 from haskd_jax.guarded import guarded
 
 Array = np.ndarray
+# Headers of PLY files are lines of ASCII: the rest is percent-encoded, and so the sign itself.
+_AS_IT_IS = " " + punctuation.replace("%", "")
 
 
 def predict(
@@ -71,7 +75,8 @@ def predict(
         missing = scene.manifest["estimated"]
         if "colour" in missing:
             console.print("[yellow]the scan has no colour: expect less of the prediction[/yellow]")
-        console.print(f"{scene.name}: {len(scene.points):,} points", highlight=False)
+        said = f"{scene.name}: {len(scene.points):,} points"
+        console.print(said, highlight=False, markup=False)
         labels, confidence = _predict(trained, scene, tta=tta, views=views)
         points = scene.points / scene.points.dtype.type(metres_per_unit)
         classes = trained.network.card.classes
@@ -132,7 +137,8 @@ def write_prediction(
         points: [N, 3] float32.
         labels: [N] number of the class.
         confidence: [N] float32 in [0, 1].
-        classes: Their names, which go into the header as comments.
+        classes: Their names, which go into the header as comments, percent-encoded where a line
+            of printable ASCII does not hold them.
     """
     import plyfile
 
@@ -144,7 +150,7 @@ def write_prediction(
     columns = (*points.T, *palette(classes)[labels].T, labels, confidence)
     for name, column in zip(names, columns, strict=True):
         vertex[name] = column
-    comments = [f"class {number} {name}" for number, name in enumerate(classes)]
+    comments = [f"class {i} {quote(name, safe=_AS_IT_IS)}" for i, name in enumerate(classes)]
     element = plyfile.PlyElement.describe(vertex, "vertex")
     data = plyfile.PlyData([element], byte_order="<", comments=comments)
 
@@ -156,6 +162,7 @@ def write_prediction(
 
 
 def _table(labels: Array, confidence: Array, classes: Sequence[str]):
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("class", "points", "share", "confidence")
@@ -166,7 +173,7 @@ def _table(labels: Array, confidence: Array, classes: Sequence[str]):
         if counts[number]:
             red, green, blue = colours[number]
             table.add_row(
-                f"[rgb({red},{green},{blue})]██[/] {classes[number]}",
+                f"[rgb({red},{green},{blue})]██[/] {escape(classes[number])}",
                 f"{counts[number]:,}",
                 f"{100 * counts[number] / len(labels):.1f} %",
                 f"{sums[number] / counts[number]:.2f}",

@@ -77,7 +77,7 @@ def _run(experiment: Experiment) -> int:
     from rich.console import Console
 
     from haskd_jax.data.prepared import read_json
-    from haskd_jax.experiments.arm_runs import check_arms, run_arms
+    from haskd_jax.experiments.arm_runs import check_arms, others_arms, run_arms
     from haskd_jax.experiments.stages import find_scenes, run_prepare
     from haskd_jax.files import write_json
     from haskd_jax.report import write_report
@@ -103,11 +103,14 @@ def _run(experiment: Experiment) -> int:
         return 0
     scenes = find_scenes(experiment)
     arms = experiment.all_arms
-    if not experiment.overwrite:
-        check_arms(experiment, scenes)  # a command that is refused leaves the run as it was
+    path = experiment.out / "run.json"
+    earlier = read_json(path)["arms"] if path.exists() else []
+    if experiment.overwrite:  # what it does not redo is compared with it no more
+        others = others_arms(experiment, scenes, set(earlier) - set(arms))
+        earlier = [name for name in earlier if name not in others]
+    else:  # a command that is refused leaves the run as it was
+        check_arms(experiment, scenes, earlier)
     if first:
-        path = experiment.out / "run.json"
-        earlier = read_json(path)["arms"] if path.exists() else []
         record = {
             "format": "haskd-run",
             "version": 1,

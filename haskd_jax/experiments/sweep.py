@@ -166,7 +166,10 @@ def _all_jobs(
 
     run_jobs(seeds, experiment.processes, on_seed, console)
     if done and "report" in experiment.stages:
-        console.print(f"report: {write_report(experiment.out)}")
+        if any(found.results for _, found in done.values()):
+            console.print(f"report: {write_report(experiment.out)}")
+        else:
+            console.print("no report of the sweep: none of its arms was evaluated")
     return failed
 
 

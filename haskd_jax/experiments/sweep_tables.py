@@ -10,7 +10,13 @@ from jaxtyping import Int64
 
 from haskd_jax.experiments.config import Experiment
 from haskd_jax.files import write_whole
-from haskd_jax.report.comparisons import RARE, compare, rare_classes, with_rare_classes
+from haskd_jax.report.comparisons import (
+    RARE,
+    class_names,
+    compare,
+    rare_classes,
+    with_rare_classes,
+)
 from haskd_jax.report.run_folder import Arm, read_run, training_seconds
 from haskd_jax.report.statistics import COSTS, KEYS, SCORES, PairedDifference, Result, summaries
 from haskd_jax.train.image_encoders import encoder_in_words, read_encoder
@@ -22,7 +28,7 @@ class SeedResults(NamedTuple):
 
     Attributes:
         results: A row an arm that was evaluated.
-        classes: C names.
+        classes: C names, as columns have them, see `class_names`.
         points: [C] how many points of each class were evaluated, summed over the arms.
     """
 
@@ -89,25 +95,21 @@ def read_seed(
     """
     found = read_run(run)
     rows = []
-    classes = found.classes
+    classes = class_names(found.classes)
     points = np.zeros(len(classes), np.int64)
     for arm in found.evaluated:
         if arms is not None and arm.name not in arms:
             continue
         scored = arm.evaluation
         assert scored is not None
-        count = scored.confusion.sum(axis=1)
-        points += count
+        points += scored.confusion.sum(axis=1)
         values = {"miou": scored.miou, "accuracy": scored.accuracy}
         costs = (scored.parameters, scored.seconds_per_scene, _own_training(found.folder, arm))
         for name, cost in zip(COSTS, costs, strict=True):
             if cost is not None:
                 values[name] = float(cost)
-        # A class that only predictions have did not occur: it does not count in the mean either.
         values |= {
-            name: iou
-            for name, iou, points_of_class in zip(classes, scored.iou, count, strict=True)
-            if points_of_class and iou is not None
+            name: iou for name, iou in zip(classes, scored.iou, strict=True) if iou is not None
         }
         rows.append(Result(setting, arm.name, seed, values))
     return SeedResults(tuple(rows), classes, points)

@@ -140,7 +140,8 @@ def from_corner(
     ]
     seen = [keep & _faces(local, turned_normals, eye) for eye in eyes]
     best = int(np.argmax([mask.sum() for mask in seen]))
-    kept, eye = np.flatnonzero(seen[best]), eyes[best]
+    shown = seen[best] if seen[best].any() else keep  # all is seen from behind, from every corner
+    kept, eye = np.flatnonzero(shown), eyes[best]
 
     forward = (centre - eye) / np.linalg.norm(centre - eye)
     right = np.cross(forward, [0.0, 0.0, 1.0])

@@ -6,12 +6,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Int
 
-from haskd_jax.report.statistics import PairedDifference, Result, paired_differences
+from haskd_jax.report.statistics import (
+    COSTS,
+    KEYS,
+    SCORES,
+    PairedDifference,
+    Result,
+    paired_differences,
+)
 
 Array = np.ndarray
 
 RARE = "rare classes"  # the metric that is the mean IoU of them
 RARE_SHARE = 0.01
+# What the tables of a sweep call their other columns and metrics.
+_TAKEN = {*KEYS, *SCORES, *COSTS, RARE, "seeds", "miou_sd", "accuracy_sd"}
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,22 @@ def compare(
         rows = [result for result in results if result.arm in pair]
         for difference in paired_differences(rows, reference=comparison.reference, metric=metric):
             yield comparison, difference
+
+
+def class_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """What the tables of a sweep call the classes: those named as another column say what they are.
+
+    Args:
+        classes: C names.
+
+    Returns:
+        C names.
+
+    Example:
+        >>> class_names(["wall", "arm", "seed"])
+        ('wall', 'class arm', 'class seed')
+    """
+    return tuple(f"class {name}" if name in _TAKEN else name for name in classes)
 
 
 def rare_classes(points: Int[Array, " C"], classes: Sequence[str]) -> tuple[str, ...]:

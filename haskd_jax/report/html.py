@@ -26,7 +26,8 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
 
     Args:
         folder: What an experiment wrote: of a run, or of a sweep, whose `results.csv` is what the
-            verdict and a section on seeds are about; the rest is about its first seed.
+            verdict and a section on seeds are about; the rest is about its first seed, even where
+            the folder held a single run before.
         out: The file; `report.html` in the folder by default.
 
     Returns:
@@ -46,8 +47,8 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     table = folder / "results.csv"
     results = read_results(table) if table.exists() else ()
     first = min((row.seed for row in results), default=0)
-    sweeps = results and not (folder / "run.json").exists()
-    run = read_run(folder / f"seed_{first}" if sweeps else folder)
+    seed = folder / f"seed_{first}"
+    run = read_run(seed if results and seed.exists() else folder)
     path = Path(out) if out is not None else folder / "report.html"
     write_text(path, render(run, results))
     return path

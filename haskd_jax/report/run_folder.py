@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +90,14 @@ class Arm:
         folder: Its folder.
         metrics: The objects of `metrics.jsonl`, in order; none if it was not trained.
         evaluation: How it scored, or None if it was not evaluated on labels.
+        scenes: Those that it was evaluated on, with labels or without.
     """
 
     name: str
     folder: Path
     metrics: tuple[Mapping[str, Any], ...]
     evaluation: Evaluation | None
+    scenes: tuple[str, ...]
 
     @property
     def title(self) -> str:
@@ -107,20 +109,31 @@ class Arm:
         """How long training took, or None."""
         return training_seconds(self.metrics)
 
-    def predictions(self, scene: str, points: int) -> Int16[Array, " N"] | None:
+    @property
+    def pictured(self) -> tuple[str, ...]:
+        """The scenes whose predictions were stored with the evaluation."""
+        return tuple(scene for scene in self.scenes if self._stored(scene).exists())
+
+    def _stored(self, scene: str) -> Path:
+        return self.folder / "predictions" / f"{scene}.npy"
+
+    def predictions(self, scene: str, points: int, classes: int) -> Int16[Array, " N"] | None:
         """The predicted class of every point of a scene, or None where none was stored.
 
         Args:
             scene: Its name.
             points: N, how many it has.
+            classes: How many there are; -1 is a prediction of none.
 
         Returns:
             [N] int16.
 
         Raises:
-            DataError: Damaged, or of another scene.
+            DataError: Damaged, of another scene, or of other classes.
         """
-        path = self.folder / "predictions" / f"{scene}.npy"
+        if scene not in self.scenes:
+            return None  # of another evaluation than the one whose scores are shown
+        path = self._stored(scene)
         try:
             array = np.load(path, allow_pickle=False)
         except FileNotFoundError:
@@ -133,6 +146,8 @@ class Arm:
                 f"{array.dtype} {array.shape} for a scene of {points} points: remove it and "
                 "evaluate again",
             )
+        if wrong := array[(array < -1) | (array >= classes)].tolist():
+            raise DataError(path, f"class {wrong[0]} of {classes}: remove it and evaluate again")
         return array.astype(np.int16)
 
 
@@ -164,7 +179,7 @@ class Run:
         folder: Where it is.
         info: `run.json`.
         arms: Its arms, in the order of `run.json`.
-        selection: `selection.json`, or None.
+        selection: `selection.json`, another teacher's where there is none of IOF, or None.
         prepared: The prepared root, or None if it is not there any more.
     """
 
@@ -191,8 +206,7 @@ class Run:
 
     def pictured_scenes(self) -> tuple[str, ...]:
         """Scenes with stored predictions of any arm, sorted."""
-        found = {path.stem for arm in self.arms for path in arm.folder.glob("predictions/*.npy")}
-        return tuple(sorted(found))
+        return tuple(sorted({scene for arm in self.arms for scene in arm.pictured}))
 
 
 def read_run(folder: str | Path) -> Run:
@@ -225,14 +239,13 @@ def read_run(folder: str | Path) -> Run:
         )
     if any(Path(name).name != name or name.startswith(".") for name in names):
         raise DataError(path, f"arms: {names!r}, expected plain folder names")
-    selection = folder / "selection.json"
     arms = tuple(_read_arm(folder / name) for name in names)
     _same_classes(arms)
     return Run(
         folder=folder,
         info=info,
         arms=arms,
-        selection=_read_selection(selection) if selection.exists() else None,
+        selection=_read_selection(folder),
         prepared=_prepared(folder, info),
     )
 
@@ -256,12 +269,14 @@ def _object(path: Path, kind: str, advice: str) -> dict[str, Any]:
 
 
 def _read_arm(folder: Path) -> Arm:
-    evaluation = folder / "evaluation.json"
+    path = folder / "evaluation.json"
+    evaluation, scenes = _read_evaluation(path) if path.exists() else (None, ())
     return Arm(
         name=folder.name,
         folder=folder,
         metrics=_read_metrics(folder / "metrics.jsonl"),
-        evaluation=_read_evaluation(evaluation) if evaluation.exists() else None,
+        evaluation=evaluation,
+        scenes=scenes,
     )
 
 
@@ -286,11 +301,15 @@ def _read_metrics(path: Path) -> tuple[Mapping[str, Any], ...]:
     return tuple(values)
 
 
-def _read_evaluation(path: Path) -> Evaluation | None:
+def _read_evaluation(path: Path) -> tuple[Evaluation | None, tuple[str, ...]]:
+    """How an arm scored, and on which scenes."""
     advice = "remove it and evaluate again"
     value = _object(path, "haskd-evaluation", advice)
+    scenes = value.get("scenes")
+    if not isinstance(scenes, list) or not all(isinstance(name, str) for name in scenes):
+        raise DataError(path, f"scenes: {scenes!r}, expected a list of names: {advice}")
     if value.get("miou", 0) is None:
-        return None  # no point of the split is labelled
+        return None, tuple(scenes)  # no point of the split is labelled
     try:
         classes = tuple(str(name) for name in value["classes"])
         confusion = np.array(value["confusion"], np.int64)
@@ -320,7 +339,10 @@ def _read_evaluation(path: Path) -> Evaluation | None:
     if wrong:
         name, share = next(iter(wrong.items()))
         raise DataError(path, f"{name}: {share}, expected a share from 0 to 1: {advice}")
-    return result
+    # A class that only predictions have did not occur: it does not count in the mean either.
+    occurs = confusion.sum(axis=1) > 0
+    iou = tuple(share if there else None for share, there in zip(iou, occurs, strict=True))
+    return replace(result, iou=iou), tuple(scenes)
 
 
 def _same_classes(arms: tuple[Arm, ...]) -> None:
@@ -334,7 +356,11 @@ def _same_classes(arms: tuple[Arm, ...]) -> None:
             )
 
 
-def _read_selection(path: Path) -> dict[str, Any]:
+def _read_selection(folder: Path) -> dict[str, Any] | None:
+    names = ("selection.json", "selection_uniform.json", "selection_random.json")
+    path = next((folder / name for name in names if (folder / name).exists()), None)
+    if path is None:
+        return None
     advice = "remove it and select again"
     value = _object(path, "haskd-selection", advice)
     scenes = value.get("scenes")

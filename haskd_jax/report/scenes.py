@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from haskd_jax.data.errors import DataError
 from haskd_jax.data.palettes import palette
 from haskd_jax.data.prepared import load_scene
 from haskd_jax.data.scene import Scene
@@ -24,7 +23,7 @@ from haskd_jax.report.pictures import (
 )
 from haskd_jax.report.run_folder import Run
 
-_MOST_SCENES = 4  # pictures of more make the page heavy, and nobody looks at them
+_MOST_SCENES = 4  # of those that were not asked for by the run: more make the page heavy
 _MOST_SELECTIONS = 3
 _METHODS = {"iof": "IOF", "uniform": "Uniform sampling", "random": "Random sampling"}
 _CHOSEN, _UNIFORM = "var(--student)", "var(--plain)"
@@ -38,6 +37,8 @@ def frames_section(run: Run) -> str:
         return section(title, absent("No frames were selected in this run."))
     method = _METHODS.get(str(selection.get("method")), str(selection.get("method")))
     scenes: Mapping[str, Any] = selection["scenes"]
+    if selection.get("method") == "uniform":  # there is nothing beside it
+        scenes = {name: {**entry, "uniform": None} for name, entry in scenes.items()}
     shown = [name for name in run.pictured_scenes() if name in scenes]
     shown = (shown + [name for name in sorted(scenes) if name not in shown])[:_MOST_SELECTIONS]
     blocks = [_selection(run, name, scenes[name], method) for name in shown]
@@ -122,7 +123,11 @@ def scenes_section(run: Run) -> str:
     if not run.prepared:
         text = "The prepared scenes of this run are not where it says, so there is nothing to draw."
         return section(title, absent(text))
-    blocks = [_room(run, name) for name in names[:_MOST_SCENES]]
+    most = max(_MOST_SCENES, (run.info.get("config") or {}).get("pictures", 0))
+    blocks = [_room(run, name) for name in names[:most]]
+    if len(names) > most:
+        text = f"{most} of {len(names)} scenes with predictions; haskd view shows all of them."
+        blocks.append(absent(text))
     classes = run.classes
     key = [(n, _css(c)) for n, c in zip(classes, palette(classes).tolist(), strict=True)]
     key += [("no label", _css(UNLABELLED)), ("right", _css(RIGHT)), ("wrong", _css(WRONG))]
@@ -152,12 +157,9 @@ def _columns(run: Run, scene: Scene, view: View) -> list[str]:
         truth = _figure(view, class_colours(label, classes), "Truth", f"the labels of {scene.name}")
     columns = [f"<div>{top}{truth}</div>"]
     for arm in run.arms:
-        predicted = arm.predictions(scene.name, len(scene.points))
+        predicted = arm.predictions(scene.name, len(scene.points), len(classes))
         if predicted is None:
             continue
-        if predicted.min() < -1 or predicted.max() >= len(classes):
-            path = arm.folder / "predictions" / f"{scene.name}.npy"
-            raise DataError(path, f"class {predicted.max()} of {len(classes)}: evaluate again")
         answer = _figure(
             view, class_colours(predicted, classes), arm.title, f"{arm.title}, classes"
         )

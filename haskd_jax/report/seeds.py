@@ -7,6 +7,7 @@ from haskd_jax.report.charts import ticks
 from haskd_jax.report.comparisons import (
     RARE,
     Comparison,
+    class_names,
     compare,
     rare_classes,
     with_rare_classes,
@@ -20,7 +21,7 @@ from haskd_jax.report.statistics import (
     paired_differences,
     summaries,
 )
-from haskd_jax.report.verdict import REFERENCE, STUDENTS, points, signed, student_of
+from haskd_jax.report.verdict import REFERENCE, STUDENTS, begun, points, signed, student_of
 
 _TREND = {"better": "up", "worse": "down"}
 _COLOUR = {"better": "var(--up)", "worse": "var(--down)"}
@@ -40,7 +41,7 @@ def seeds_section(run: Run, results: Sequence[Result]) -> str:
     rare: tuple[str, ...] = ()
     if scored:
         count = sum(evaluation.confusion.sum(axis=1) for evaluation in scored)
-        rare = rare_classes(count, scored[0].classes)
+        rare = rare_classes(count, class_names(scored[0].classes))
     rows = with_rare_classes(results, rare)
     blocks = []
     for setting in dict.fromkeys(row.setting for row in rows):
@@ -141,7 +142,7 @@ def _by_class(rows: Sequence[Result], rare: Sequence[str]) -> str:
         return ""
     heads = ("Class", "Seeds", "IoU", "95 % interval", "Verdict")
     inner = table("results seeds", heads, "".join(lines))
-    summary = f"{STUDENTS[student]} minus plain, class by class"
+    summary = begun(f"{STUDENTS[student]} minus plain, class by class")
     return f"<details><summary>{summary}</summary>{inner}</details>"
 
 

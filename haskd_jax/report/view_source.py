@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -119,7 +120,7 @@ def _run_source(run: Run) -> Source:
         predictions = {
             arm.title: predicted
             for arm in run.arms
-            if (predicted := arm.predictions(name, count)) is not None
+            if (predicted := arm.predictions(name, count, len(classes))) is not None
         }
         selected = (run.selection or {}).get("scenes", {}).get(name, {})
         return _view(root, name, classes, predictions, tuple(selected.get("indices", ())))
@@ -174,7 +175,10 @@ def _ply_source(path: Path) -> Source:
 
 
 def _named_classes(path: Path, count: int) -> tuple[str, ...]:
-    """The names in the header's comments, `class NUMBER NAME`; numbers where there are none."""
+    """The names in the header's comments, `class NUMBER NAME`; numbers where there are none.
+
+    `haskd predict` percent-encodes what a header has no room for.
+    """
     named = {}
     with path.open("rb") as file:
         for line in iter(file.readline, b""):
@@ -182,7 +186,7 @@ def _named_classes(path: Path, count: int) -> tuple[str, ...]:
                 break
             words = line.decode("utf-8", "replace").split(maxsplit=3)
             if words[:2] == ["comment", "class"] and len(words) == 4 and words[2].isdecimal():
-                named[int(words[2])] = words[3].strip()
+                named[int(words[2])] = unquote(words[3].strip())
     count = max(count, len(named))
     return tuple(named.get(i, f"class {i}") for i in range(count))
 

@@ -11,6 +11,8 @@ from haskd_jax.experiments.arm_evaluation import evaluate_arm
 from haskd_jax.experiments.arm_identity import identity, others_training
 from haskd_jax.experiments.arm_training import train_arm
 from haskd_jax.experiments.arms import ARMS
+from haskd_jax.experiments.run import run
+from haskd_jax.files import write_json
 from haskd_jax.train.checkpoints import save_weights
 from haskd_jax.train.networks import make_network
 from tests.experiments.left import SCENES, leave, setup_of, small_experiment
@@ -28,6 +30,54 @@ def test_what_was_trained_in_another_way_is_not_scored(experiment):
     with pytest.raises(ValueError, match=r"plain holds .*another card.voxel_size, .*seed: give"):
         evaluate_arm(setup_of(other), "plain")
     assert not (experiment.out / "plain" / "evaluation.json").exists()
+
+
+def test_arms_that_a_command_does_not_name_are_of_its_configuration_too(experiment, capsys):
+    """One run compares all that it lists."""
+    experiment = replace(experiment, encoder=None, arms=("plain",), stages=("report",))
+    setup = setup_of(experiment)
+    for name in ("plain", "cyclic"):
+        leave(setup, name)
+    path = experiment.out / "run.json"
+
+    def listed(code, **changes):
+        assert run(replace(experiment, **changes)) == code
+        return json.loads(path.read_text())["arms"]
+
+    # More arms, fewer, other stages: it goes on. What is listed and was never trained is no other.
+    assert listed(0, arms=("plain", "cyclic", "asd")) == ["plain", "cyclic", "asd"]
+    assert listed(0) == ["plain", "cyclic", "asd"]
+    assert listed(0, arms=("smoothing",)) == ["plain", "cyclic", "asd", "smoothing"]
+    # A name of another version is nobody's training any more.
+    write_json(path, json.loads(path.read_text()) | {"arms": ["plain", "cyclic", "gone"]})
+    assert listed(0) == ["plain", "cyclic", "gone"]
+    before = path.read_bytes()
+    other = {"arms": ("smoothing",), "seed": 1}
+    listed(2, **other)
+    assert "plain holds a training with another seed: give another --out" in capsys.readouterr().err
+    assert path.read_bytes() == before
+    # Written over, it is compared no more with what it does not redo.
+    assert listed(0, **other, overwrite=True) == ["gone", "smoothing"]
+    assert listed(0, **other) == ["gone", "smoothing"]
+
+
+def test_pictures_that_lack_are_made_and_the_record_stays(experiment):
+    setup = setup_of(experiment)
+    leave(setup, "plain")
+    evaluate_arm(setup, "plain")
+    record, stored = (
+        experiment.out / "plain" / name for name in ("evaluation.json", "predictions")
+    )
+    before = record.read_bytes(), record.stat().st_mtime_ns
+    assert not stored.exists()
+    more = setup_of(replace(experiment, pictures=3))
+    evaluate_arm(more, "plain")
+    (found,) = stored.iterdir()
+    assert found.name == "five.npy"
+    assert (record.read_bytes(), record.stat().st_mtime_ns) == before
+    written = found.stat().st_mtime_ns
+    evaluate_arm(more, "plain")
+    assert found.stat().st_mtime_ns == written
 
 
 def test_other_weights_are_scored_anew(experiment):

@@ -24,7 +24,7 @@ from haskd_jax.experiments.sweep_tables import (
     write_tables,
 )
 from haskd_jax.files import write_json
-from haskd_jax.report import read_results
+from haskd_jax.report import read_results, write_report
 from tests.report import fake
 
 ARMS = ("plain", "cyclic", "snapshots")
@@ -160,6 +160,58 @@ def test_nothing_evaluated_is_no_table(written, tmp_path):
     with pytest.raises(ValueError, match="no arm of any seed"):
         write_tables(tmp_path, [])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_class_named_as_a_column_is_read_back_as_it_was_written(tmp_path):
+    """An arm may be one of a robot's, and parameters are no IoU."""
+    names = ["arm", "seed", "parameters", "rare classes", *fake.CLASSES[4:]]
+    seeds = []
+    for seed in (0, 1):
+        matrix = confusion(np.random.default_rng(seed))
+        run = {"format": "haskd-run", "version": 1, "arms": ["plain"], "experiment": "own"}
+        write_json(tmp_path / f"seed_{seed}" / "run.json", run)
+        fake.write_evaluation(tmp_path / f"seed_{seed}" / "plain", matrix, classes=names)
+        seeds.append(read_seed(tmp_path / f"seed_{seed}", setting="all", seed=seed))
+        iou = [seeds[-1].results[0].values[f"class {name}"] for name in names[:4]]
+        np.testing.assert_allclose(iou, shares(matrix), rtol=1e-12)
+    write_tables(tmp_path, seeds)
+    assert read_results(tmp_path / "results.csv") == sum((one.results for one in seeds), ())
+    first = rows(tmp_path / "summary.csv")[0]
+    mean = np.mean([[one.results[0].values[f"class {n}"] for n in names[2:4]] for one in seeds])
+    assert float(first["rare classes"]) == pytest.approx(mean)
+    assert float(first["parameters"]) == 612_404
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert (
+        "Rare classes have under 1 % of the points: class parameters, class rare classes." in page
+    )
+
+
+def test_recorded_tables_are_read(root):
+    tables = sorted((root / "experiments" / "synthrooms" / "results").glob("*/results.csv"))
+    assert tables and all(len(read_results(table)) > 1 for table in tables)
+
+
+@pytest.mark.parametrize("arms", [(), ("plain",)])
+def test_a_sweep_that_evaluates_nothing_has_no_report(tmp_path, monkeypatch, capsys, arms):
+    """Its trainings are done all the same."""
+    for seed in (0, 1):
+        run = {"format": "haskd-run", "version": 1, "arms": ["plain"], "experiment": "own"}
+        write_json(tmp_path / f"seed_{seed}" / "run.json", run)
+        for arm in arms:
+            fake.write_evaluation(
+                tmp_path / f"seed_{seed}" / arm, confusion(np.random.default_rng(seed))
+            )
+    monkeypatch.setattr(
+        sweep, "run_jobs", lambda jobs, _, on_end, __: [on_end(job, 0) for job in jobs]
+    )
+    stages = ("student", "report")
+    experiment = dataclasses.replace(
+        synthrooms.DEBUG, out=tmp_path, seeds=2, arms=("plain",), stages=stages
+    )
+    assert sweep.run_sweep(experiment) == 0
+    said = capsys.readouterr().out
+    assert (tmp_path / "report.html").exists() == bool(arms)
+    assert ("none of its arms was evaluated" in said) != bool(arms)
 
 
 def test_training_seconds_of_resumed_runs():

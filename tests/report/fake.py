@@ -77,7 +77,7 @@ def write_evaluation(folder, confusion, *, views=0, parameters=612_404, seconds=
     value = {"format": "haskd-evaluation", "version": 1, "protocol": protocol}
     value |= {"classes": list(CLASSES), "confusion": np.asarray(confusion).tolist()}
     value |= scores(np.asarray(confusion))
-    value |= {"parameters": parameters, "seconds_per_scene": seconds} | changes
+    value |= {"parameters": parameters, "seconds_per_scene": seconds, "scenes": []} | changes
     write_json(folder / "evaluation.json", value)
     return value
 
@@ -157,7 +157,7 @@ def write_run(folder: Path, prepared: Path, *, wrong=None, views=3, pictured=2, 
                 np.save(folder / arm / "predictions" / f"{name}.npy", predicted)
         teacher = arm == "teacher"
         cost = {"views": 3, "parameters": 1_204_118, "seconds": 0.48} if teacher else {}
-        value = write_evaluation(folder / arm, confusion, **cost)
+        value = write_evaluation(folder / arm, confusion, scenes=list(names), **cost)
         write_metrics(rng, folder / arm, value["miou"], cycles=4 if arm == "haskd" else 0)
     write_selection(rng, folder, prepared, views)
     return folder

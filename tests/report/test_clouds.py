@@ -73,6 +73,12 @@ def test_what_is_nearer_is_in_front():
         assert middle[2] > 200 and middle[0] == 0
 
 
+def test_what_faces_no_corner_is_drawn_all_the_same():
+    points, normals, colours = plate((0, 2), (0, 1), 0.0, (0, 0, -1), RED)
+    image = from_corner(points, normals, width=100).draw(colours)
+    assert share(image, 0) > 0.9
+
+
 def test_a_turned_room_is_drawn_straight():
     points, normals, colours = room()
     c, s = np.cos(0.6), np.sin(0.6)

@@ -9,6 +9,8 @@ import pytest
 from haskd_jax.data import DataError
 from haskd_jax.files import write_json
 from haskd_jax.report import write_report
+from haskd_jax.report.run_folder import read_run
+from haskd_jax.report.view_source import open_source
 from tests.report import fake
 
 VOID = {"meta", "img", "br", "path", "circle", "rect", "polyline"}
@@ -178,6 +180,63 @@ def test_missing_pieces_are_left_out(run, missing, said):
     assert said in read(write_report(run)).words
 
 
+def test_frames_of_another_teacher_are_shown_where_there_are_none_of_iof(run):
+    selection = json.loads((run / "selection.json").read_text(encoding="utf-8"))
+    (run / "selection.json").unlink()
+    write_json(run / "selection_uniform.json", selection | {"method": "uniform"})
+    result = read(write_report(run))
+    assert "No frames were selected" not in result.words
+    # Two scenes of three frames, beside which there is nothing to show.
+    assert result.tags.count("img") == 2 * 3
+    assert "uniform sampling of as many frames" not in result.words
+
+
+def test_only_scenes_that_the_record_lists_are_drawn(pictured):
+    """Other predictions in the folder are of other scores, or are being written."""
+    edit(pictured / "plain" / "evaluation.json", scenes=["scene9000_01"])
+    result = read(write_report(pictured))
+    assert "No arm of this run stored predictions of a scene." in result.words
+    stored = pictured / "plain" / "predictions"
+    shutil.copy(stored / "scene9000_00.npy", stored / ".partial-9-scene9000_00.npy")
+    edit(pictured / "plain" / "evaluation.json", scenes=["scene9000_00"])
+    assert read_run(pictured).pictured_scenes() == ("scene9000_00",)
+
+
+@pytest.mark.parametrize(("asked", "drawn"), [(None, 4), (1, 4), (5, 5)])
+def test_as_many_rooms_are_drawn_as_the_run_asked_for(run, monkeypatch, asked, drawn):
+    """Six were stored; how many of them are left out is said."""
+    monkeypatch.setattr("haskd_jax.report.scenes._room", lambda run, name: f"<p>room {name}</p>")
+    names = [f"s{i}" for i in range(6)]
+    (run / "plain" / "predictions").mkdir()
+    for name in names:
+        np.save(run / "plain" / "predictions" / f"{name}.npy", np.zeros(1, np.int16))
+    edit(run / "plain" / "evaluation.json", scenes=names)
+    edit(run / "run.json", config={} if asked is None else {"pictures": asked})
+    words = read(write_report(run)).words
+    assert re.findall(r"room (s\d)", words) == names[:drawn]
+    assert f"{drawn} of 6 scenes with predictions" in words
+
+
+def test_classes_that_only_answers_have_are_not_shown(run):
+    """The rows that are shown average to the mIoU."""
+    path = run / "plain" / "evaluation.json"
+    confusion = np.array(json.loads(path.read_text(encoding="utf-8"))["confusion"])
+    gone = fake.CLASSES.index("curtain")
+    confusion[gone], confusion[0, gone] = 0, 50
+    hit = np.diag(confusion)
+    union = confusion.sum(axis=0) + confusion.sum(axis=1) - hit
+    iou = [float(h / u) if u else None for h, u in zip(hit, union, strict=True)]
+    assert iou[gone] == 0.0  # as the record has it
+    edit(path, confusion=confusion.tolist(), iou=iou)
+    edit(run / "run.json", arms=["plain"])
+    page = write_report(run).read_text(encoding="utf-8")
+    shown = [float(value) for value in re.findall(r"</i></span><b>([\d.]+)</b>", page)]
+    occurring = np.array(iou, float)[confusion.sum(axis=1) > 0]
+    assert len(shown) == len(occurring)
+    assert np.mean(shown) == pytest.approx(100 * occurring.mean(), abs=0.05)
+    assert re.search(r"Not in this split: [^<]*curtain", page)
+
+
 def test_prepared_scenes_that_moved_away(pictured):
     edit(pictured / "run.json", prepared=str(pictured / "gone"))
     result = read(write_report(pictured))
@@ -243,6 +302,10 @@ def broken_line(path):
     path.write_text('{"step": 1}\nnonsense\n{"step": 2}\n', encoding="utf-8")
 
 
+def without_scenes(path):
+    edit(path, scenes=40)
+
+
 def other_version(path):
     edit(path, version=2)
 
@@ -269,6 +332,7 @@ def truncated(path):
         ("plain/evaluation.json", broken_share, "miou: 43.1, expected a share from 0 to 1"),
         ("plain/evaluation.json", lacking, "lacks 'accuracy': remove it and evaluate again"),
         ("plain/evaluation.json", other_version, "version 2"),
+        ("plain/evaluation.json", without_scenes, "scenes: 40, expected a list of names"),
         ("plain/metrics.jsonl", broken_line, "line 2"),
         ("selection.json", other_indices, "indices [3] of 3 frames: remove it and select again"),
         ("plain/predictions/scene9000_00.npy", other_scene, "remove it and evaluate again"),
@@ -295,8 +359,10 @@ def test_predictions_of_no_class_are_refused(pictured):
     predicted = np.load(path)
     predicted[3] = fake.C
     np.save(path, predicted)
-    with pytest.raises(DataError, match=f"class {fake.C} of {fake.C}"):
-        write_report(pictured)
+    for read_it in (write_report, lambda run: open_source(run).load("scene9000_00")):
+        with pytest.raises(DataError, match=f"class {fake.C} of {fake.C}") as caught:
+            read_it(pictured)
+        assert caught.value.file == str(path)
 
 
 def test_arms_outside_the_folder_are_refused(run):
@@ -327,3 +393,12 @@ def test_a_sweep_is_shown_and_speaks_first(run):
     )
     assert "Setting: 20 % of the rooms" in result.words
     assert "HAS-KD minus plain, class by class" in result.words
+
+
+def test_a_sweep_is_about_its_seeds_whatever_the_folder_held_before(run):
+    fake.write_results(run, {"plain": 0.48, "haskd": 0.50})
+    shutil.copytree(run, run / "seed_0", ignore=shutil.ignore_patterns("results.csv", "seed_0"))
+    edit(run / "run.json", machine="an old one")
+    edit(run / "seed_0" / "run.json", machine="that of the sweep")
+    words = read(write_report(run)).words
+    assert "that of the sweep" in words and "an old one" not in words

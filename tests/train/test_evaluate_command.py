@@ -1,15 +1,18 @@
 """`haskd evaluate` on a run's folder."""
 
+import io
 import json
 import shutil
 
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
-from haskd_jax.experiments.evaluate_cli import main
+from haskd_jax.experiments.evaluate_cli import _show, main
 from haskd_jax.train.checkpoints import Checkpoints, weights_digest
 from haskd_jax.train.config import OptimizerConfig
+from haskd_jax.train.evaluation import Evaluation
 from haskd_jax.train.optimizer import make_optimizer
 from haskd_jax.train.state import init_state
 from tests.train.trained import (
@@ -63,8 +66,12 @@ def test_a_run_is_evaluated_and_records_of_other_protocols_stay(run, capsys):
     assert "tta 1" in said
 
     given = [str(run / "plain"), "--tta", "10", "--submission", str(run / "upload")]
-    assert main(given) == 0
+    assert main([*given, "--predictions", "2"]) == 0
     assert record(run / "plain" / "evaluation.json") == plain
+    # What the report shows is what the record scores; the others lie beside, too.
+    np.testing.assert_array_equal(np.load(run / "plain" / "predictions" / "one.npy"), kept)
+    for folder, count in (("predictions", 1), ("predictions-val-tta10", 2)):
+        assert len(list((run / "plain" / folder).iterdir())) == count
     other = record(run / "plain" / "evaluation-val-tta10.json")
     assert other["protocol"]["tta"] == 10
     # Other views are another protocol, too.
@@ -97,6 +104,8 @@ def test_a_run_is_evaluated_and_records_of_other_protocols_stay(run, capsys):
         (["plain", "--snapshots"], "has no snapshots"),
         (["teacher", "--split", "train"], "1 of 1 scenes have no frames selected, such as three"),
         (["nothing"], "card.json: missing"),
+        (["teacher", "--views", "3"], "views: 3, but the selection of"),
+        (["teacher", "--views", "3"], "holds 2 frames of a scene"),
         (["plain", "--predictions", "-1"], "predictions: -1, expected 0 or more"),
     ],
 )
@@ -154,6 +163,31 @@ def test_each_teacher_sees_the_frames_that_it_was_trained_with(run, capsys):
     assert record(run / "teacher_uniform" / "evaluation.json") == found[0]
     (other,) = (run / "teacher_uniform").glob("evaluation-val-frames-*.json")
     assert record(other)["protocol"]["frames"] != found[0]["protocol"]["frames"]
+
+
+def test_what_is_said_of_several_is_said_of_each():
+    """What all share once; classes of no truth not at all; names as they are."""
+    shared = {"dataset": "[red]rooms", "split": "val", "frames": None}
+    own = {"plain": {"views": 0, "step": 7}, "teacher": {"views": 2, "step": 7}}
+    # The third class is predicted and never true.
+    confusion = np.array([[30, 0, 10], [0, 50, 10], [0, 0, 0]])
+    found = {
+        arm: Evaluation(shared | more, ("one",), ("[b]wall", "floor", "lamp"), confusion, 1, 0.1)
+        for arm, more in own.items()
+    }
+    console = Console(file=io.StringIO(), width=60)
+    _show(console, found)
+    said = console.file.getvalue()
+    assert "protocol: dataset [red]rooms, split val, step 7\n" in said
+    assert "plain: views 0\n" in said and "teacher: views 2\n" in said
+    rows = {cells[0]: cells[1:] for line in said.splitlines() if (cells := _cells(line))}
+    assert rows["lamp"] == ["-", "-"]
+    shown = [float(rows[name][0]) for name in ("[b]wall", "floor")]
+    assert np.mean(shown) == pytest.approx(float(rows["miou"][0]), abs=0.1)
+
+
+def _cells(line):
+    return [cell.strip() for cell in line.strip("\u2502\n ").split("\u2502")]
 
 
 def test_a_folder_that_does_not_say_its_split(run, capsys):

@@ -1,15 +1,18 @@
 """`haskd predict`: from a scan file to a coloured one."""
 
+import io
 import json
 
 import numpy as np
 import plyfile
 import pytest
+from rich.console import Console
 
 from haskd_jax.data import Scene
 from haskd_jax.data.own import OwnScans
 from haskd_jax.data.palettes import palette
-from haskd_jax.experiments.predict_cli import main, read_scan
+from haskd_jax.experiments.predict_cli import _table, main, read_scan
+from haskd_jax.report.view_source import open_source
 from haskd_jax.train.prediction import predict_scene
 from tests.data import raw
 from tests.train.trained import (
@@ -53,6 +56,24 @@ def test_points_keep_their_order_and_get_label_confidence_and_colour(checkpoint,
     most = CLASSES[np.bincount(vertex["label"]).argmax()]
     assert most in said and "600 points" in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.ply", "scan.npz"]
+
+
+def test_any_name_of_a_class_is_written_shown_and_read_back(tmp_path, capsys):
+    """Headers of PLY files are ASCII; what stands in brackets is no markup."""
+    classes = ("Tür", "50 %\nor more", "[red]chair", "shower curtain (a-b, c/d)")
+    checkpoint = write_training(tmp_path / "arm", make_student(classes))
+    write_scan(tmp_path / "scan.npz")
+    out = tmp_path / "out.ply"
+    assert main([str(tmp_path / "scan.npz"), "--checkpoint", str(checkpoint), "-o", str(out)]) == 0
+    assert open_source(out).classes == classes
+    comments = plyfile.PlyData.read(out).comments
+    assert comments[0] == "class 0 T%C3%BCr"
+    assert comments[2:] == ["class 2 [red]chair", "class 3 shower curtain (a-b, c/d)"]
+    labels = plyfile.PlyData.read(out)["vertex"]["label"]
+    assert ("[red]chair" in capsys.readouterr().out) == (2 in labels)
+    table = Console(file=io.StringIO())
+    table.print(_table(np.array([2]), np.array([0.5]), classes))
+    assert "[red]chair" in table.file.getvalue()
 
 
 def test_units_and_points_that_are_not_finite(checkpoint, tmp_path, capsys):
