@@ -11,7 +11,9 @@ class OptimizerConfig:
     """The optimizer and its learning rate.
 
     Attributes:
-        name: AdamW, or SGD with Nesterov momentum.
+        name: AdamW; SGD with Nesterov momentum; or Muon, whose steps have all singular values alike
+            (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon), with AdamW for norms
+            and biases, at the same learning rate.
         learning_rate: Its peak.
         schedule: "onecycle" rises for 5 % of the steps and falls to nothing; "poly" falls with the
             power 0.9; "cyclic" falls by a cosine in each cycle and starts again, leaving a snapshot
@@ -19,14 +21,15 @@ class OptimizerConfig:
         cycles: Of the cyclic schedule.
         first_cycle: Its share of the steps; the other cycles are alike. None makes all alike.
         restart: Peak of the later cycles, as a share of the first one's.
-        weight_decay: Decoupled for AdamW, added to the gradient for SGD; not of norms and biases.
-        momentum: Of SGD; the first beta of AdamW.
+        weight_decay: Decoupled for AdamW and Muon, added to the gradient for SGD; not of norms and
+            biases.
+        momentum: Of SGD and Muon; the first beta of AdamW.
         clip: Largest norm of the gradient; 0 does not clip.
         accumulate: Batches whose gradients are averaged before the parameters change.
         ema: Decay of the moving average of parameters that is evaluated and deployed; 0: none.
     """
 
-    name: Literal["adamw", "sgd"] = "adamw"
+    name: Literal["adamw", "sgd", "muon"] = "adamw"
     learning_rate: float = 0.006
     schedule: Literal["onecycle", "poly", "cyclic"] = "onecycle"
     cycles: int = 5

@@ -5,6 +5,7 @@ import itertools
 import jax
 import numpy as np
 import optax
+import optax.contrib
 from jaxtyping import PyTree
 
 from haskd_jax.train.config import OptimizerConfig
@@ -106,6 +107,19 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
                 schedule, b1=config.momentum, weight_decay=config.weight_decay, mask=_decayed
             )
         )
+    elif config.name == "muon":
+        parts.append(
+            optax.contrib.muon(
+                schedule,
+                beta=config.momentum,
+                weight_decay=config.weight_decay,
+                weight_decay_mask=_decayed,
+                # Steps as large as AdamW's (Liu et al., Muon is Scalable for LLM Training, 2025),
+                # so that one learning rate serves both.
+                consistent_rms=0.2,
+                muon_weight_dimension_numbers=_matrices,
+            )
+        )
     else:
         parts.append(optax.add_decayed_weights(config.weight_decay, mask=_decayed))
         parts.append(optax.sgd(schedule, momentum=config.momentum, nesterov=True))
@@ -115,6 +129,18 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
             optimizer, every_k_schedule=config.accumulate
         ).gradient_transformation()
     return optimizer
+
+
+def _matrices(params: PyTree) -> PyTree:
+    """Weights as matrices from all inputs, those of a kernel's offsets among them, to outputs."""
+
+    def one(leaf) -> optax.contrib.MuonDimensionNumbers | None:
+        if leaf.ndim < 2:
+            return None
+        *inputs, output = range(leaf.ndim)
+        return optax.contrib.MuonDimensionNumbers(tuple(inputs), output)
+
+    return jax.tree.map(one, params)
 
 
 def _decayed(params: PyTree) -> PyTree:

@@ -72,8 +72,9 @@ def calibrate(params, state):
 
 
 def train(rooms: Path, folder: Path, show=None):
-    """Cycles, experts online, moving average, accumulation: all that must survive a kill."""
-    optimizer = OptimizerConfig(schedule="cyclic", cycles=3, ema=0.9, accumulate=2)
+    """Cycles, experts online, moving average, accumulation, an optimizer of two kinds of state: all
+    that must survive a kill."""
+    optimizer = OptimizerConfig(name="muon", schedule="cyclic", cycles=3, ema=0.9, accumulate=2)
     config = TrainConfig(
         steps=STEPS, batch_size=2, optimizer=optimizer, save_every=2, log_every=1, threads=1
     )

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from haskd_jax.train.config import TrainConfig
+from haskd_jax.train.config import OptimizerConfig, TrainConfig
 from haskd_jax.train.log import read_log
 from haskd_jax.train.loop import fit
 from haskd_jax.train.mesh import DATA, make_mesh, put_batches
@@ -95,13 +95,15 @@ def test_collectives_are_reductions_only(rooms):
             assert str(capacity[0]) not in size.split(","), shape
 
 
-def test_parameters_may_be_spread_over_the_devices(rooms, tmp_path):
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_parameters_may_be_spread_over_the_devices(rooms, tmp_path, name):
     card = replace(small_run.CARD, model=replace(small_run.MODEL, channels=(32, 32)))
 
     def train(folder, *, spread):
         config = TrainConfig(
-            steps=4, batch_size=2, save_every=2, log_every=1, threads=0, shard_parameters=spread
-        )
+            steps=4, batch_size=2, save_every=2, log_every=1, threads=0, shard_parameters=spread,
+            optimizer=OptimizerConfig(name=name),
+        )  # fmt: skip
         task = Task(make_network(card, axis_name=DATA), config, seed=1)
         loader = small_run.make_loader(rooms, batch_size=2, rows=1024)
         state = fit(task, loader, folder, mesh=make_mesh(jax.devices()[:2]))
