@@ -98,12 +98,13 @@ SMALL = SynthRoomsExperiment(
     asd=ASDConfig(voxels="unlabelled"),
 )
 # What experiments/synthrooms/PREREGISTRATION.md registers.
+_MUON = replace(_SMALL_TRAINING.optimizer, name="muon", momentum=0.95)
 FEW_LABELS = replace(
     SMALL,
-    rooms=SynthRooms(train=120, val=1, test=80, first_test=440, options=Options(voxel_size=0.04)),
+    rooms=SynthRooms(train=120, val=1, test=80, first_test=680, options=Options(voxel_size=0.04)),
     scenes=replace(SMALL.scenes, voxel_size=0.08, calibration=16, labelled=0.3),
-    train=replace(SMALL.train, steps=700),
-    train_teacher=replace(SMALL.train_teacher, steps=700),
+    train=replace(SMALL.train, steps=1200, optimizer=_MUON),
+    train_teacher=replace(SMALL.train_teacher, steps=1200, optimizer=_MUON),
     arms=tuple(ARMS),
 )
 # Where every room is labelled, only the few points that nobody annotated have none: what teaches
@@ -113,8 +114,8 @@ ALL_LABELS = replace(
     FEW_LABELS,
     rooms=replace(FEW_LABELS.rooms, first_test=520),
     scenes=replace(FEW_LABELS.scenes, labelled=1.0),
-    train=replace(FEW_LABELS.train, steps=1500),
-    train_teacher=replace(FEW_LABELS.train_teacher, steps=1500),
+    train=replace(SMALL.train, steps=1500),
+    train_teacher=replace(SMALL.train_teacher, steps=1500),
     ihd=replace(SMALL.ihd, voxels="all", weight=0.3),
     asd=replace(SMALL.asd, voxels="all", weight=0.3),
 )

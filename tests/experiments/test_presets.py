@@ -198,16 +198,16 @@ def test_s3dis_warns_where_what_teaches_has_nothing_to_say(s3dis_raw, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("preset", "labelled", "first_test", "voxels", "weight", "steps"),
+    ("preset", "labelled", "first_test", "voxels", "weight", "steps", "optimizer"),
     [
-        ("all_labels", 1.0, 520, "all", 0.3, 1500),
-        ("few_labels", 0.3, 440, "unlabelled", 1.0, 700),
+        ("all_labels", 1.0, 520, "all", 0.3, 1500, ("adamw", 0.01, 0.05, 0.9)),
+        ("few_labels", 0.3, 680, "unlabelled", 1.0, 1200, ("muon", 0.01, 0.05, 0.95)),
     ],
 )
 def test_what_is_registered_does_not_follow_the_demo(
-    preset, labelled, first_test, voxels, weight, steps
+    preset, labelled, first_test, voxels, weight, steps, optimizer
 ):
-    """The numbers of experiments/synthrooms/PREREGISTRATION.md, version 8."""
+    """The numbers of experiments/synthrooms/PREREGISTRATION.md, versions 8 and 10."""
     found = synthrooms.PRESETS[preset][1]
     rooms = found.rooms
     assert (rooms.train, rooms.test, rooms.first_test, rooms.style) == (120, 80, first_test, "a")
@@ -217,11 +217,9 @@ def test_what_is_registered_does_not_follow_the_demo(
     assert (scenes.augmentation, scenes.mix, found.views.num_views) == ("spunet", 0.0, 6)
     for training in (found.train, found.train_teacher):
         assert (training.steps, training.batch_size, training.unlabelled) == (steps, 2, 2)
-        optimizer = training.optimizer
-        assert (optimizer.name, optimizer.learning_rate, optimizer.weight_decay) == (
-            "adamw", 0.01, 0.05,
-        )  # fmt: skip
-        assert (optimizer.cycles, optimizer.first_cycle) == (2, 0.7)
+        own = training.optimizer
+        assert (own.name, own.learning_rate, own.weight_decay, own.momentum) == optimizer
+        assert (own.cycles, own.first_cycle) == (2, 0.7)
     ihd, asd = found.ihd, found.asd
     assert (ihd.teaching, ihd.tta, ihd.weight, ihd.temperature) == ("offline", 4, weight, 1.0)
     assert (asd.experts, asd.adeptness, asd.weight, asd.temperature) == (
