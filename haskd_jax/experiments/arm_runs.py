@@ -85,7 +85,7 @@ def run_arms(experiment: Experiment, scenes: Scenes, console: Console, commit: s
     setup = ArmSetup(experiment, scenes, selections, console, commit, make_mesh())
     for name in experiment.all_arms:
         if later in methods and later == ARMS[name].views:
-            selections[later] = run_select(experiment, scenes, later, console, informant(setup))
+            selections[later] = run_select(experiment, scenes, later, console, _informant(setup))
         stage = "teacher" if ARMS[name].role == "teacher" else "student"
         if stage in experiment.stages:
             train_arm(setup, name)
@@ -93,15 +93,8 @@ def run_arms(experiment: Experiment, scenes: Scenes, console: Console, commit: s
             evaluate_arm(setup, name)
 
 
-def informant(setup: ArmSetup) -> Informant:
-    """The student alone, which says where images have most to add.
-
-    Args:
-        setup: The experiment.
-
-    Raises:
-        ValueError: It is not trained to its end.
-    """
+def _informant(setup: ArmSetup) -> Informant:
+    """The student alone, which says where images have most to add."""
     folder = setup.experiment.out / "plain"
     digest = weights_digest(folder)
     if digest is None:

@@ -15,7 +15,7 @@ from haskd_jax.experiments.run import run
 from haskd_jax.files import write_json
 from haskd_jax.train.checkpoints import save_weights
 from haskd_jax.train.networks import make_network
-from tests.experiments.left import SCENES, leave, setup_of, small_experiment
+from tests.experiments.small_experiment import SCENES, leave, setup_of, small_experiment
 from tests.train.trained import weights
 
 

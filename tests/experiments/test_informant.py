@@ -16,7 +16,7 @@ from haskd_jax.train.checkpoints import weights_digest
 from haskd_jax.train.networks import make_network
 from haskd_jax.train.prediction import predict_scene
 from haskd_jax.train.selection import read_selection, select
-from tests.experiments.left import leave, setup_of, small_experiment
+from tests.experiments.small_experiment import leave, setup_of, small_experiment
 from tests.train.trained import weights
 
 WEIGHT = 30.0
