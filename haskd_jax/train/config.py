@@ -218,8 +218,8 @@ class ImageTrainingConfig:
         features: As `TeacherConfig.image_features`.
         steps: Batches in all.
         batch_size: Frames of a batch.
-        learning_rate: The peak of one cycle, of AdamW.
-        weight_decay: Of AdamW.
+        learning_rate: The peak of one cycle, of Muon.
+        weight_decay: Of Muon.
         seed: Of parameters, order and augmentation.
         log_every: Steps between lines of the log.
         save_every: Steps between checkpoints.

@@ -82,7 +82,12 @@ def train_encoder(
     shape = models.ImageEncoderConfig(config.channels, config.blocks, config.features)
     apply, init = make_encoder(shape, len(classes))
     optimizer = make_optimizer(
-        OptimizerConfig(learning_rate=config.learning_rate, weight_decay=config.weight_decay),
+        OptimizerConfig(
+            name="muon",
+            momentum=0.95,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+        ),
         config.steps,
     )
     step = _make_step(apply, optimizer)
