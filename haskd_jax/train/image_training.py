@@ -74,22 +74,21 @@ def train_encoder(
     classes = tuple(read_dataset(root)["classes"])
     frames = _labelled_frames(root, scenes)
     scored = _labelled_frames(root, held_back) if held_back else []
+    muon = OptimizerConfig(
+        name="muon",
+        momentum=0.95,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+    )
     # After the data were looked at: a command that they refuse leaves the folder to the next.
     claim = {"images": config, "scenes": scenes, "held_back": held_back, "classes": classes}
-    _claim(folder, {**claim, "scans": scans_digest(root, [*scenes, *held_back])})
+    claim |= {"optimizer": muon.name, "scans": scans_digest(root, [*scenes, *held_back])}
+    _claim(folder, claim)
     if (folder / ENCODER).exists():
         return read_encoder(folder)
     shape = models.ImageEncoderConfig(config.channels, config.blocks, config.features)
     apply, init = make_encoder(shape, len(classes))
-    optimizer = make_optimizer(
-        OptimizerConfig(
-            name="muon",
-            momentum=0.95,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-        ),
-        config.steps,
-    )
+    optimizer = make_optimizer(muon, config.steps)
     step = _make_step(apply, optimizer)
     params, running = jax.jit(init)(config.seed)
     with jax.numpy_dtype_promotion("standard"):

@@ -203,6 +203,13 @@ class TestBadInput:
         with pytest.raises(ValueError, match="which differs in blocks, channels: give another"):
             train_encoder(other, root, SCENES[:2], trained[0], held_back=SCENES[2:])
 
+    def test_a_training_from_before_muon(self, root, trained, tmp_path):
+        config = json.loads((trained[0] / "config.json").read_text())
+        assert config.pop("optimizer") == "muon"
+        write_json(tmp_path / "config.json", config)
+        with pytest.raises(ValueError, match="which differs in optimizer: give another --out"):
+            train_encoder(CONFIG, root, SCENES[:2], tmp_path, held_back=SCENES[2:])
+
     def test_no_labels(self, root, tmp_path):
         with pytest.raises(DataError, match="none of 1 scenes has frames with 2D labels"):
             train_encoder(CONFIG, root, ["unlabelled"], tmp_path)
