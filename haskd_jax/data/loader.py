@@ -51,9 +51,9 @@ class Loader:
             two places of every batch of training, the other 84 the third. None: all fill all.
         selection: Scene -> frames in order of preference, of which the first `views` are taken;
             None spreads them over the sequence, see `spread_views`.
-        soft: Folder of what a teacher said of each scene's points, `<scene>.npy`, [N, C] float16
-            log-probabilities in the order of the prepared points; `Batch.soft` gets it. None: of
-            nothing.
+        soft: Folders, one for each of the networks that teach, of what it said of each scene's
+            points, `<scene>.npy`, [N, C] float16 log-probabilities in the order of the prepared
+            points; `Batch.soft` gets them in this order.
         process: The number of this process.
         processes: How many there are.
 
@@ -79,7 +79,7 @@ class Loader:
     views: int = 0
     groups: tuple[tuple[int, int], ...] | None = None
     selection: Mapping[str, Sequence[int]] | None = None
-    soft: str | Path | None = None
+    soft: tuple[str | Path, ...] = ()
     process: int = 0
     processes: int = 1
 
@@ -286,16 +286,17 @@ class Loader:
         chosen = self._choose_views(scene, rng)
         return augment(sample_of(scene, frames=chosen, part=part), self.recipe, rng)
 
-    def _soft(self, samples: Sequence[Sample], scene: Sequence[int]) -> dict[int, Array] | None:
-        """What the teacher said of the scenes, by part."""
-        if self.soft is None:
-            return None
+    def _soft(self, samples: Sequence[Sample], scene: Sequence[int]) -> dict[int, list[Array]]:
+        """What each network that teaches said of the scenes, by part."""
+        if not self.soft:
+            return {}
         parts = sorted(
             {int(p) for sample in samples for p in np.bincount(sample.part).nonzero()[0]}
         )
         names = {part: self.scenes[scene[part]] for part in parts}
         return {
-            part: open_soft(self.soft, open_scene(self.root, name)) for part, name in names.items()
+            part: [open_soft(folder, open_scene(self.root, name)) for folder in self.soft]
+            for part, name in names.items()
         }
 
     def _choose_views(self, scene: Scene, rng: np.random.Generator) -> Sequence[int]:
@@ -328,7 +329,7 @@ class Loader:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "root"}
         values["recipe"] = self.recipe.describe()
         values["scenes"] = list(self.scenes)
-        values["soft"] = self.soft is not None
+        values["soft"] = len(self.soft)
         # As lists: a configuration read from JSON has these where tuples were.
         values["capacities"] = [list(map(int, size)) for size in self.capacities or ()]
         few = self.few_labels

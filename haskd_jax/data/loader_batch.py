@@ -1,6 +1,7 @@
 """From samples to one padded batch of arrays."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -29,8 +30,8 @@ class Batch(NamedTuple):
         surface: [V, 3] float32 metres, where the frames see it; see `transforms.Sample`.
         features: [V, 6] float32, colour from -1 to 1, then the normal.
         label: [V] int32, -1 ignored, unlabelled or padding.
-        soft: [V, S] float16, what a teacher said of each voxel's point, see `Loader.soft`; S is 0
-            where none did.
+        soft: [V, G, C] float16, what each of the networks that teach said of each voxel's point,
+            see `Loader.soft`; G and C are 0 where none did.
         part: [V] int32, which scene of the batch the point is of, -1 padding.
         mask: [V] bool, False for padding.
         scene: [B] int32, of each scene of the batch its number in `Loader.scenes`, -1 for none.
@@ -48,7 +49,7 @@ class Batch(NamedTuple):
     surface: Float32[Array, "V 3"]
     features: Float32[Array, "V 6"]
     label: Int32[Array, " V"]
-    soft: Float16[Array, "V S"]
+    soft: Float16[Array, "V G C"]
     part: Int32[Array, " V"]
     mask: Bool[Array, " V"]
     scene: Int32[Array, " B"]
@@ -134,7 +135,7 @@ def collate(
     scene: Sequence[int],
     views: int,
     image_size: tuple[int, int],
-    soft: Mapping[int, Float16[Array, "N S"]] | None = None,
+    soft: Mapping[int, Sequence[Float16[Array, "N C"]]] = MappingProxyType({}),
     left_out: int = 0,
 ) -> Batch:
     """Puts samples into the rows of one batch.
@@ -145,7 +146,7 @@ def collate(
         scene: The numbers of the scenes, [B].
         views: Frames K.
         image_size: Height and width of the frames.
-        soft: What a teacher said of each point of the scenes, by part.
+        soft: What each network that teaches said of each point of the scenes, by part.
         left_out: What `Batch.left_out` says.
 
     Returns:
@@ -163,7 +164,7 @@ def collate(
         surface=np.zeros((capacity, 3), np.float32),
         features=np.zeros((capacity, 6), np.float32),
         label=np.full(capacity, -1, np.int32),
-        soft=np.zeros((capacity, _columns(soft)), np.float16),
+        soft=np.zeros((capacity, *_guides_and_classes(soft)), np.float16),
         part=np.full(capacity, -1, np.int32),
         mask=np.arange(capacity) < rows,
         scene=np.asarray(scene, np.int32),
@@ -178,16 +179,17 @@ def collate(
     row = frame = 0
     for grid, sample in enumerate(samples):
         end = _add_points(batch, sample, grid, row)
-        for part, said in (soft or {}).items():
+        for part, said in soft.items():
             own = np.flatnonzero(sample.part == part)
-            batch.soft[row + own] = said[sample.row[own]]
+            for guide, one in enumerate(said):
+                batch.soft[row + own, guide] = one[sample.row[own]]
         row = end
         frame = _add_frames(batch, sample, frame)
     return batch
 
 
-def _columns(soft: Mapping[int, Array] | None) -> int:
-    return next((said.shape[1] for said in (soft or {}).values()), 0)
+def _guides_and_classes(soft: Mapping[int, Sequence[Array]]) -> tuple[int, int]:
+    return next(((len(said), said[0].shape[1]) for said in soft.values()), (0, 0))
 
 
 def _add_points(batch: Batch, sample: Sample, grid: int, row: int) -> int:

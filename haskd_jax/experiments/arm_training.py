@@ -1,9 +1,12 @@
 """Trains the arms of an experiment: stages teacher and student."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import jax
 
@@ -30,6 +33,8 @@ from haskd_jax.train.loop import fit
 from haskd_jax.train.mesh import DATA
 from haskd_jax.train.networks import Network, make_network
 from haskd_jax.train.objectives import Guides
+from haskd_jax.train.prediction import Weights
+from haskd_jax.train.snapshots import Snapshot
 from haskd_jax.train.soft_labels import predict_soft_labels
 from haskd_jax.train.step import Task
 
@@ -75,7 +80,7 @@ def _train(setup: ArmSetup, training: Training) -> None:
     network = make_network(setup.card(arm), axis_name=DATA)
     if experiment.encoder is not None and arm.views is not None:
         network = with_encoder(network, experiment.encoder)
-    # A teacher that teaches offline is asked here, once; else it runs beside the student.
+    # Who teaches offline is asked here, once; else they run beside the student.
     offline = experiment.ihd.teaching == "offline"
     teacher, guides = None, Guides()
     if arm.teacher is not None and not offline:
@@ -91,6 +96,7 @@ def _train(setup: ArmSetup, training: Training) -> None:
         asd=replace(experiment.asd, weight=experiment.asd.weight if arm.asd else 0.0),
         alike=arm.asd == "mean",
     )
+    experts: list[Snapshot] = []
     if source not in (None, "online"):
         experts = setup.load_snapshots(source, network)
         guides = with_experts(guides, experts, len(experts), task)
@@ -99,8 +105,12 @@ def _train(setup: ArmSetup, training: Training) -> None:
     if jax.process_index() == 0:
         write_json(folder / CONFIG, config)
         write_card(folder, setup.card(arm))
-    soft = _soft_labels(setup, arm.teacher) if arm.teacher is not None and offline else None
-    loader = _loader(setup, arm, network, soft, folder, seed)
+    soft = []
+    if arm.teacher is not None and offline:
+        soft.append(_said_by_teacher(setup, arm.teacher))
+    if guides.bank is not None and experiment.asd.teaching == "offline":
+        soft += [_said_by_expert(setup, arm, network, expert) for expert in experts]
+    loader = _loader(setup, arm, network, tuple(soft), folder, seed)
     shown = folder.relative_to(experiment.out).as_posix()
     with bar(setup.console, shown, task.config.steps) as show:
         fit(
@@ -141,7 +151,12 @@ def _warn_of_nothing_unlabelled(setup: ArmSetup, name: ArmName) -> None:
 
 
 def _loader(
-    setup: ArmSetup, arm: Arm, network: Network, soft: Path | None, folder: Path, seed: int
+    setup: ArmSetup,
+    arm: Arm,
+    network: Network,
+    soft: tuple[Path, ...],
+    folder: Path,
+    seed: int,
 ) -> Loader:
     scenes, config = setup.scenes, setup.config(arm)
     names = labelled = scenes.labelled
@@ -157,7 +172,8 @@ def _loader(
             "[yellow]warning[/yellow] no scene has frames: the teacher is one of points alone, "
             "and what images tell is lost"
         )
-    sees = setup.sees(arm) and framed and soft is None
+    asks = arm.views is not None or setup.experiment.ihd.teaching == "online"
+    sees = setup.sees(arm) and framed and asks
     views = arm.views or (ARMS[arm.teacher].views if arm.teacher else None)
     loader = Loader(
         scenes.root,
@@ -186,15 +202,42 @@ def _loader(
     return loader
 
 
-def _soft_labels(setup: ArmSetup, name: ArmName) -> Path:
-    """The folder of what a teacher says of every training scene; made where it is missing."""
-    tta, home = setup.experiment.ihd.tta, setup.experiment.out / name
-    folder = home / f"soft_tta{tta}_{weights_digest(home)}"  # other weights say other things
-    names = (*setup.scenes.labelled, *setup.scenes.unlabelled)
+def _said_by_teacher(setup: ArmSetup, name: ArmName) -> Path:
     network, (weights,) = setup.load(name)
-    with bar(setup.console, f"{name} predicts", len(names)) as show:
+    views = setup.views(ARMS[name])
+    return _soft_labels(setup, name, network, weights, setup.experiment.ihd.tta, views=views)
+
+
+def _said_by_expert(setup: ArmSetup, arm: Arm, network: Network, expert: Snapshot) -> Path:
+    assert arm.snapshots is not None
+    weights = expert.params, expert.state
+    tta = setup.experiment.asd.tta
+    return _soft_labels(setup, arm.snapshots, network, weights, tta, cycle=expert.cycle)
+
+
+def _soft_labels(
+    setup: ArmSetup,
+    name: ArmName,
+    network: Network,
+    weights: Weights,
+    tta: int,
+    *,
+    cycle: int | None = None,
+    views: Mapping[str, Any] = MappingProxyType({}),
+) -> Path:
+    """The folder of what one who teaches says of every training scene; made where it is missing.
+
+    The weights are an arm's, or those of its snapshot at the end of a cycle.
+    """
+    home = setup.experiment.out / name
+    which = "" if cycle is None else f"cycle{cycle}_"
+    # The arm's weights tell its snapshots from another training's, too.
+    folder = home / f"soft_{which}tta{tta}_{weights_digest(home)}"
+    names = (*setup.scenes.labelled, *setup.scenes.unlabelled)
+    who = name if cycle is None else f"{name}, cycle {cycle + 1},"
+    with bar(setup.console, f"{who} predicts", len(names)) as show:
         predict_soft_labels(
             folder, network, *weights, setup.scenes.root, names,
-            tta=tta, on_scene=lambda done: show(done, {}), **setup.views(ARMS[name]),
+            tta=tta, on_scene=lambda done: show(done, {}), **views,
         )  # fmt: skip
     return folder

@@ -221,6 +221,11 @@ class Experiment(ABC):
             )
         if self.snapshots == "offline" and self.asd.margin is not None:
             raise ValueError("asd.margin: needs online snapshots, which know their student's IoU")
+        if self.snapshots == "online" and self.asd.teaching == "offline":
+            raise ValueError(
+                "asd.teaching: offline needs finished snapshots: give --snapshots offline, or "
+                "--asd.teaching online"
+            )
         evaluates = self.train.evaluate_every or self.train_teacher.evaluate_every
         if not self.scenes.calibration and (cyclic or evaluates):
             raise ValueError(

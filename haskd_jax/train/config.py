@@ -128,8 +128,12 @@ class ASDConfig:
 
     Attributes:
         weight: Of all of it; 0 leaves it out.
-        experts: All of them in each step, or one drawn in each step, at the cost of one forward
-            pass.
+        teaching: "online", experts see the student's augmented voxels in every step; "offline",
+            those of a finished student predict every training scene once, as it lies, and what all
+            of them said of a point goes with the point through augmentation.
+        tta: Offline, the test-time augmentation that their predictions are the mean of.
+        experts: Online, all of them in each step, or one drawn in each step, at the cost of one
+            forward pass.
         adeptness: The best expert of a class, or all by a softmax of their IoU.
         sharpness: Temperature of the softmax.
         shrinkage: Voxels of the calibration scenes at which a class's IoU counts half.
@@ -140,6 +144,8 @@ class ASDConfig:
     """
 
     weight: float = 1.0
+    teaching: Literal["online", "offline"] = "online"
+    tta: Literal[1, 4, 10, 13] = 4
     experts: Literal["all", "rotate"] = "rotate"
     adeptness: Literal["hard", "soft"] = "hard"
     sharpness: float = 0.05

@@ -25,7 +25,8 @@ def with_experts(
         task: Says who teaches what.
 
     Returns:
-        The guides; without a bank where there is no snapshot yet, or no slot.
+        The guides; without a bank where there is no snapshot yet, or no slot. Where the experts
+        teach offline the bank has no parameters: what they said comes with the batches.
     """
     config = task.asd
     if not snapshots or not capacity or not config.weight:
@@ -49,4 +50,6 @@ def with_experts(
             options |= {"student_iou": snapshots[-1].iou.astype(np.float32)}
             options |= {"margin": config.margin}
         omega = np.asarray(models.bank_adeptness(bank, shrinkage=config.shrinkage, **options))
+    if config.teaching == "offline":
+        bank = replace(bank, params={}, state={})
     return replace(guides, bank=bank, adeptness=jax.device_put(omega))

@@ -38,7 +38,7 @@ class Guides:
 
     Attributes:
         teacher: Parameters and running statistics of the teacher.
-        bank: The experts.
+        bank: The experts; without their parameters where they have spoken before (offline).
         adeptness: [M, C] which of them teaches which class.
     """
 
@@ -186,6 +186,7 @@ def adept(
     config: ASDConfig,
     key: Key[Array, ""],
     axis_name: str,
+    said: Float[Array, "M V C"] | None = None,
 ) -> tuple[Float[Array, ""], Terms]:
     """ASD: the experts teach the classes that they are adept at.
 
@@ -199,6 +200,7 @@ def adept(
         config: Weights and temperature.
         key: Draws the expert of the step, with `rotate`.
         axis_name: The mesh axis.
+        said: The logits of all experts, where they have spoken before; else they are asked now.
 
     Returns:
         The term times its weight, and the term.
@@ -210,8 +212,8 @@ def adept(
     def logits(params: PyTree, state: PyTree) -> Float[Array, "V C"]:
         return network.forward(params, state, inputs, train=False)[0].logits
 
-    if config.experts == "all":
-        logits_of_all = models.all_experts(guides.bank, logits)
+    if said is not None or config.experts == "all":
+        logits_of_all = models.all_experts(guides.bank, logits) if said is None else said
         value = losses.asd_loss(
             student.logits,
             logits_of_all,

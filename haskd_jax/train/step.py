@@ -139,6 +139,7 @@ def _gradients(task: Task, capacity: tuple[int, ...], state, batch: Batch, guide
     labels = Labels(
         jnp.asarray(batch.label), jnp.clip(jnp.asarray(batch.coords)[:, 0], 0, scenes - 1), scenes
     )
+    teacher_said, experts_said = _said(task, guides, batch)
 
     def loss(params):
         own = inputs
@@ -152,7 +153,7 @@ def _gradients(task: Task, capacity: tuple[int, ...], state, batch: Batch, guide
             params["network"], running, own, train=True, key=drop_key
         )
         total, terms = supervised(output, own, labels, task.config.loss, DATA)
-        taught = _teaching(task, guides, inputs, batch)
+        taught = _teaching(task, guides, inputs, teacher_said)
         if taught is not None and task.ihd.weight:
             more, added = heterogeneous(
                 output, taught, inputs, labels, params.get("projection"), task.ihd, DATA
@@ -160,8 +161,9 @@ def _gradients(task: Task, capacity: tuple[int, ...], state, batch: Batch, guide
             total, terms = total + more, terms | added
         if guides.bank is not None and task.asd.weight:
             more, added = adept(
-                output, task.network, guides, inputs, labels, task.asd, expert_key, DATA
-            )
+                output, task.network, guides, inputs, labels, task.asd, expert_key, DATA,
+                said=experts_said,
+            )  # fmt: skip
             total, terms = total + more, terms | added
         return total, (new, terms)
 
@@ -171,11 +173,24 @@ def _gradients(task: Task, capacity: tuple[int, ...], state, batch: Batch, guide
     return gradients, new, {"loss": total, **terms, "overflow": lost, "left_out": left_out}
 
 
-def _teaching(task: Task, guides: Guides, inputs: Inputs, batch: Batch) -> Output | None:
+def _said(
+    task: Task, guides: Guides, batch: Batch
+) -> tuple[Float[Array, "T V C"], Float[Array, "M V C"] | None]:
+    """What was said of the batch's points before: by a teacher or none, and by the experts."""
+    said = jnp.moveaxis(jnp.asarray(batch.soft).astype(jnp.float32), 1, 0)
+    if guides.bank is None or task.asd.teaching == "online":
+        return said, None
+    first = len(said) - len(guides.bank.iou)
+    return said[:first], said[first:]
+
+
+def _teaching(
+    task: Task, guides: Guides, inputs: Inputs, said: Float[Array, "T V C"]
+) -> Output | None:
     """What the teacher says of the batch: now, or of its points when it saw them before."""
     if guides.teacher is not None and task.teacher is not None:
         return task.teacher.forward(*guides.teacher, inputs, train=False)[0]
-    if batch.soft.shape[-1]:
-        logits = jnp.asarray(batch.soft).astype(jnp.float32)
+    if len(said):
+        (logits,) = said
         return Output(features=logits[:, :0], logits=logits)
     return None

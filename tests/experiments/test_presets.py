@@ -253,21 +253,30 @@ def test_the_encoder_that_comes_with_the_package_fits(preset):
 
 
 @pytest.mark.slow
-def test_finished_networks_teach(tmp_path, capsys):
-    """What the teacher says of every training room is kept and taught; snapshots teach too."""
+@pytest.mark.parametrize("snapshots", ["online", "offline"])
+def test_finished_networks_teach(snapshots, tmp_path, capsys):
+    """What the teacher says of every training room is kept and taught; snapshots teach too, in
+    every step, or by what they said of every training room."""
     out = tmp_path / "run"
     command = ["debug", "--out", str(out), "--arms", "haskd", "--ihd.teaching", "offline"]
+    command += ["--asd.teaching", snapshots]
     command += ["--ihd.voxels", "unlabelled", "--asd.voxels", "unlabelled"]
     assert synthrooms.main(command) == 0
     assert "every scene is labelled" not in capsys.readouterr().out
     (folder,) = (out / "teacher").glob("soft_tta4_*")
     soft = {path.stem for path in folder.iterdir()}
+    kept = [
+        {path.stem for path in folder.iterdir()}
+        for folder in (out / "ihd_cyclic").glob("soft_cycle?_tta4_*")
+    ]
+    assert kept == [soft] * (2 if snapshots == "offline" else 0)
     config = json.loads((out / "haskd" / "config.json").read_text())
     assert (config["ihd"]["teaching"], config["snapshots"]) == ("offline", "ihd_cyclic")
     prepared = {path.name for path in (out / "prepared").glob("scene0*")}
     assert len(soft) == 4 and soft < prepared  # one of five is held back for calibration
     log = [json.loads(line) for line in (out / "haskd" / "metrics.jsonl").read_text().splitlines()]
-    assert all(line["terms"]["ihd/logits"] > 0 for line in log if "terms" in line)
+    terms = [line["terms"] for line in log if "terms" in line]
+    assert all(term["ihd/logits"] > 0 and term["asd"] > 0 for term in terms)
     # The snapshots are those of the student that the same teacher taught.
     left = (out / "ihd_cyclic" / "metrics.jsonl").read_text().splitlines()
     cycles = [line["iou"] for line in map(json.loads, left) if "cycle" in line]

@@ -264,6 +264,11 @@ class TestExperiment:
                 },
                 "scenes.calibration: 0, but experts",
             ),
+            (
+                {"snapshots": "online", "asd": ASDConfig(teaching="offline")},
+                "asd.teaching: offline needs finished snapshots",
+            ),
+            ({"asd": ASDConfig(margin=0.1)}, "asd.margin: needs online snapshots"),
             ({"pictures": -1}, "pictures: -1"),
             ({"ensemble": 0}, "ensemble: 0"),
         ],

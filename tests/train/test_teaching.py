@@ -12,11 +12,13 @@ import pytest
 
 from haskd_jax import losses, models
 from haskd_jax.train.config import ASDConfig, IHDConfig
+from haskd_jax.train.experts import with_experts
 from haskd_jax.train.inputs import make_inputs
 from haskd_jax.train.mesh import make_mesh, put_batches
 from haskd_jax.train.networks import Output
 from haskd_jax.train.objectives import Guides, Labels, adept, heterogeneous
 from haskd_jax.train.optimizer import make_optimizer
+from haskd_jax.train.snapshots import Snapshot
 from haskd_jax.train.step import make_step
 from tests.train import small_run
 
@@ -156,7 +158,7 @@ def test_offline_equals_online_where_the_voxels_are_the_same(rooms):
 
     logits = logits_of(batch)
     # As float16 keeps them, so that both learn from the same numbers.
-    said = batch._replace(soft=np.asarray(jax.nn.log_softmax(logits), np.float16))
+    said = batch._replace(soft=np.asarray(jax.nn.log_softmax(logits), np.float16)[:, None])
     ihd = IHDConfig(information="confidence")
     online = replace(task, ihd=ihd)
     offline = replace(task, ihd=replace(ihd, teaching="offline"), teacher=None)
@@ -164,6 +166,48 @@ def test_offline_equals_online_where_the_voxels_are_the_same(rooms):
     metrics = first_step(online, batch, guides, capacity)
     others = first_step(offline, said, Guides(), capacity)
     assert metrics["ihd/logits"] > 0.01
+    assert set(metrics) == set(others)
+    for name, value in metrics.items():
+        np.testing.assert_allclose(others[name], value, rtol=1e-2, err_msg=name)
+
+
+@pytest.mark.parametrize("teaches", [False, True], ids=["alone", "beside a teacher"])
+@pytest.mark.parametrize("alike", [False, True], ids=["adept", "alike"])
+def test_experts_that_spoke_before_teach_what_all_would_say_now(rooms, alike, teaches):
+    task, guides = small_run.taught(batch_size=2)
+    ihd = IHDConfig(weight=1.0 if teaches else 0.0, teaching="offline")
+    asd = ASDConfig(weight=0.5, experts="all", temperature=2.0)
+    task = replace(task, teacher=None, ihd=ihd, asd=asd, alike=alike)
+    loader = small_run.make_loader(rooms, batch_size=2, rows=512)
+    batch, capacity = loader.batch_at(0), loader.capacities[0]
+    counts = small_run.COUNTS
+    snapshots = []
+    for cycle in range(2):
+        weights = jax.tree.map(np.asarray, jax.jit(task.network.init)(10 + cycle))
+        iou = np.where(counts == 0, np.nan, np.roll([0.2, 0.4, 0.6, 0.5, 0.3, 0.1], 3 * cycle))
+        snapshots.append(Snapshot(cycle, cycle, *weights, iou, counts))
+
+    @jax.jit
+    def logits_of(weights, batch):
+        inputs = make_inputs(jax.tree.map(jnp.asarray, batch), capacity)
+        return jax.nn.log_softmax(
+            task.network.forward(*weights, inputs, train=False)[0].logits
+        ).astype(jnp.float16)
+
+    experts = [np.asarray(logits_of((one.params, one.state), batch)) for one in snapshots]
+    teacher = [np.asarray(logits_of(guides.teacher, batch))] if teaches else []
+    beside = batch._replace(soft=np.stack(teacher, axis=1)) if teaches else batch
+    before = batch._replace(soft=np.stack([*teacher, *experts], axis=1))
+
+    online = with_experts(Guides(), snapshots, 2, task)
+    metrics = first_step(task, beside, online, capacity)
+    offline = replace(task, asd=replace(asd, teaching="offline", experts="rotate"))
+    said = with_experts(Guides(), snapshots, 2, offline)
+    assert not jax.tree.leaves((said.bank.params, said.bank.state))
+    np.testing.assert_array_equal(said.adeptness, online.adeptness)
+    others = first_step(offline, before, said, capacity)
+    assert metrics["asd"] > 0.01
+    assert ("ihd/logits" in others) == teaches
     assert set(metrics) == set(others)
     for name, value in metrics.items():
         np.testing.assert_allclose(others[name], value, rtol=1e-2, err_msg=name)
