@@ -71,6 +71,6 @@ def _scene(folder: Path, written: int | None) -> Scene:
     return load_scene(folder)
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=4 * _KEPT)  # a teacher and some experts may have spoken of a scene
 def _array(path: Path, written: int | None) -> Array:
     return map_array(path)
