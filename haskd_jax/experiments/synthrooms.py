@@ -98,7 +98,7 @@ SMALL = SynthRoomsExperiment(
     train=_SMALL_TRAINING,
     # What has a label is left to it: there a teacher that errs would contradict it.
     ihd=IHDConfig(teaching="offline", temperature=1.0, voxels="unlabelled"),
-    asd=ASDConfig(voxels="unlabelled"),
+    asd=ASDConfig(teaching="offline", voxels="unlabelled"),
 )
 # What experiments/synthrooms/PREREGISTRATION.md registers.
 _MUON = replace(_SMALL_TRAINING.optimizer, name="muon", momentum=0.95)
