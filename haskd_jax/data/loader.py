@@ -102,6 +102,8 @@ class Loader:
         if len(set(self.scenes)) < len(self.scenes):
             twice = next(name for name in self.scenes if self.scenes.count(name) > 1)
             raise ValueError(f"scenes: {twice} is there twice")
+        if isinstance(self.soft, str | Path):
+            raise ValueError(f"soft: {str(self.soft)!r}, expected a tuple of folders")
         if self.groups is not None:
             scenes = sum(count for count, _ in self.groups)
             places = sum(places for _, places in self.groups)

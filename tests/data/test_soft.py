@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -72,6 +73,20 @@ def test_several_who_teach_stay_apart_in_their_order(root, tmp_path):
     assert soft[:, 0].any()
     np.testing.assert_array_equal(soft[:, 1], soft[:, 0, ::-1])
     np.testing.assert_array_equal(soft[:, 2], soft[:, 0])
+
+
+@pytest.fixture
+def without_types():
+    """What a user without a type checker may pass."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("without_types")
+def test_one_folder_is_given_as_a_tuple(root):
+    with pytest.raises(ValueError, match=r"soft: '.*', expected a tuple of folders"):
+        Loader(root, NAMES, soft=str(root))
 
 
 def test_resuming_tells_by_how_many_something_was_said(root):
