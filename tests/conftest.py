@@ -37,3 +37,11 @@ hypothesis.settings.load_profile("haskd_jax")
 def root() -> Path:
     """The root of the checkout."""
     return ROOT
+
+
+@pytest.fixture
+def unchecked_annotations():
+    """Users run without the tests' type checker: what refuses, or is let pass, is the package."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

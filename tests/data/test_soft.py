@@ -3,7 +3,6 @@
 from dataclasses import replace
 from functools import partial
 
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -75,15 +74,7 @@ def test_several_who_teach_stay_apart_in_their_order(root, tmp_path):
     np.testing.assert_array_equal(soft[:, 2], soft[:, 0])
 
 
-@pytest.fixture
-def without_types():
-    """What a user without a type checker may pass."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.mark.usefixtures("without_types")
+@pytest.mark.usefixtures("unchecked_annotations")
 def test_one_folder_is_given_as_a_tuple(root):
     with pytest.raises(ValueError, match=r"soft: '.*', expected a tuple of folders"):
         Loader(root, NAMES, soft=str(root))

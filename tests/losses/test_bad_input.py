@@ -2,13 +2,14 @@
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
 from haskd_jax import losses
 
 from .common import scene, to_jax
+
+pytestmark = pytest.mark.usefixtures("unchecked_annotations")
 
 S = to_jax(scene(40))
 STUDENT, TEACHER, EXPERTS = S.rows["student"], S.rows["teacher"], S.rows["experts"]
@@ -17,14 +18,6 @@ V, C = STUDENT.shape
 ZEROS = jnp.zeros(V, jnp.int32)
 SHORT = jnp.ones(V - 1, bool)
 IOU = jnp.full((3, C), 0.5)
-
-
-@pytest.fixture(autouse=True)
-def unchecked_annotations():
-    """Users run without the tests' type checker: what refuses here is the package."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def relational(**changes):

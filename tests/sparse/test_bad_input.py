@@ -4,7 +4,6 @@ import re
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -12,18 +11,12 @@ from haskd_jax import sparse
 
 from .clouds import wall_cells
 
+pytestmark = pytest.mark.usefixtures("unchecked_annotations")
+
 CELLS = jnp.asarray(wall_cells(np.random.default_rng(0), size=6), jnp.int32)
 POINTS = (CELLS[:, 1:].astype(jnp.float32) + 0.5) * 0.05
 N = len(CELLS)
 VOXELIZE = {"voxel_size": 0.05, "capacity": 64}
-
-
-@pytest.fixture(autouse=True)
-def unchecked_annotations():
-    """Users run without the tests' type checker: what refuses here is the engine."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")

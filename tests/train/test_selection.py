@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -219,10 +218,7 @@ def test_bad_arguments(root, options, message):
         select(root, **({"scenes": ROOMS, "num_views": 2} | options))
 
 
+@pytest.mark.usefixtures("unchecked_annotations")
 def test_an_unknown_method(root):
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        with pytest.raises(ValueError, match="method: 'best', expected one of iof, uniform"):
-            select(root, ROOMS, method="best", num_views=2)
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+    with pytest.raises(ValueError, match="method: 'best', expected one of iof, uniform"):
+        select(root, ROOMS, method="best", num_views=2)

@@ -2,11 +2,12 @@
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
 from haskd_jax import views
+
+pytestmark = pytest.mark.usefixtures("unchecked_annotations")
 
 POINTS = jnp.array([[0.0, 0.0, 2.0], [0.5, 0.0, 2.0]])
 DEPTH = jnp.full((2, 4, 5), 2.0)
@@ -14,14 +15,6 @@ INTRINSICS = jnp.tile(jnp.array([[4.0, 0.0, 1.5], [0.0, 4.0, 1.5], [0.0, 0.0, 1.
 POSES = jnp.tile(jnp.eye(4), (2, 1, 1))
 VISIBLE = jnp.ones((3, 5), bool)
 IMAGES = jnp.zeros((2, 4, 5, 3), jnp.uint8)
-
-
-@pytest.fixture(autouse=True)
-def unchecked_annotations():
-    """Users run without the tests' type checker: what refuses here is the function itself."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def refuses(*named):
