@@ -199,7 +199,9 @@ def _factory(family: str) -> Callable[..., nnx.Module]:
 
 
 def _takes_dtype(factory: Callable[..., nnx.Module]) -> bool:
-    found = inspect.signature(factory).parameters
+    # The metaclass of modules would answer for their __init__ that it takes anything.
+    asked = factory.__init__ if inspect.isclass(factory) else factory
+    found = inspect.signature(asked).parameters
     return "dtype" in found or any(one.kind is one.VAR_KEYWORD for one in found.values())
 
 

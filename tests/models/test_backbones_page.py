@@ -1,7 +1,10 @@
 """docs/backbones.md: its code runs as it stands, and trains like any student."""
 
 import functools
+import importlib
 import re
+import sys
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +13,39 @@ import pytest
 from flax import nnx
 
 from haskd_jax import models
+from haskd_jax.train.card import ModelCard, ModelConfig
+from haskd_jax.train.networks import OWN_LEVELS, make_network
 
 from .scenes import CAPACITIES, IMAGES, NUM_CLASSES, accuracy, scene, train
 from .test_teacher import views
 
 
 @pytest.fixture
-def backbone(root):
+def family(root, tmp_path, monkeypatch):
+    """What `--model.family` takes, with the page's code saved as a module."""
     page = (root / "docs" / "backbones.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     assert len(code.splitlines()) < 40
-    names = {}
-    exec(compile(code, "backbones.md", "exec"), names)
-    return names["MyBackbone"](3, NUM_CLASSES, rngs=nnx.Rngs(0))
+    (tmp_path / "backbones_page.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "backbones_page", raising=False)
+    return "backbones_page:MyBackbone"
+
+
+@pytest.fixture
+def backbone(family):
+    module, _, name = family.partition(":")
+    return getattr(importlib.import_module(module), name)(3, NUM_CLASSES, rngs=nnx.Rngs(0))
+
+
+def test_training_builds_it_from_the_command_lines_name(family):
+    card = ModelCard("student", ModelConfig(family), "rooms", ("wall", "floor"), 0.05)
+    network = make_network(card)
+    params, _ = network.init(0)
+    assert network.levels == OWN_LEVELS
+    assert jax.tree.leaves(params)
+    with pytest.raises(ValueError, match="has no argument dtype"):
+        make_network(replace(card, model=ModelConfig(family, dtype="bfloat16")))
 
 
 def test_it_follows_the_protocol(backbone):
