@@ -345,6 +345,7 @@ class Loader:
         )
         if self.selection is not None:
             values["selection"] = {
-                name: [int(i) for i in self.selection[name]] for name in sorted(self.selection)
+                name: [int(i) for i in self.selection[name]]
+                for name in sorted(set(self.selection) & set(self.scenes))
             }
         return {name: f"{zlib.crc32(repr(value).encode()):08x}" for name, value in values.items()}

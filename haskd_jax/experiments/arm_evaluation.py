@@ -1,5 +1,6 @@
 """Evaluates the arms of an experiment: stage evaluate."""
 
+import shutil
 from typing import Any
 
 import jax
@@ -66,6 +67,11 @@ def evaluate_arm(setup: ArmSetup, name: ArmName) -> None:
         all_here(f"{folder} was looked at")  # before the first process writes to it
         if not predicted:
             return
+    else:  # what another evaluation stored would be shown as this one's
+        if jax.process_index() == 0:
+            path.unlink(missing_ok=True)
+            shutil.rmtree(folder / "predictions", ignore_errors=True)
+        all_here(f"{folder} is free")
     network, (first, *others) = setup.load(name)
     done = 0
     with bar(setup.console, f"evaluate {name}", len(predicted)) as show:

@@ -11,7 +11,13 @@ from haskd_jax.experiments.arm_training import train_arm
 from haskd_jax.experiments.arms import ARMS, ArmName
 from haskd_jax.experiments.config import Experiment
 from haskd_jax.experiments.informant import Informant
-from haskd_jax.experiments.stages import Scenes, Selection, check_frames, run_select
+from haskd_jax.experiments.stages import (
+    Scenes,
+    Selection,
+    check_encoder,
+    check_frames,
+    run_select,
+)
 from haskd_jax.train.checkpoints import weights_digest
 from haskd_jax.train.mesh import make_mesh
 from haskd_jax.train.selection import Method
@@ -75,7 +81,9 @@ def run_arms(experiment: Experiment, scenes: Scenes, console: Console, commit: s
         found = dict.fromkeys(ARMS[name].views for name in experiment.all_arms)
         methods = [method for method in found if method is not None]
     if methods:
-        check_frames(experiment, scenes)  # before anything is trained
+        # Before anything is trained.
+        check_frames(experiment, scenes)
+        check_encoder(experiment, scenes)
     later: Method | None = "iof" if experiment.views.information else None
     selections: dict[Method, Selection] = {
         method: run_select(experiment, scenes, method, console)

@@ -159,6 +159,11 @@ def _loader(
     seed: int,
 ) -> Loader:
     scenes, config = setup.scenes, setup.config(arm)
+    if setup.mesh.size > 1 and (config.buckets or 1) > 1:
+        raise ValueError(
+            f"train.buckets: {config.buckets} on {setup.mesh.size} devices, expected 1: all take "
+            "the same shapes in a step"
+        )
     names = labelled = scenes.labelled
     groups: tuple[tuple[int, int], ...] = ((len(labelled), config.batch_size),)
     unlabelled = setup.unlabelled(arm)

@@ -29,7 +29,7 @@ class ScenesConfig:
         crop: Most voxels of a training scene, which is cropped around a random point; None: the
             recipe's.
         calibration: Labelled training scenes that are held back: experts are judged by them, and
-            nothing is trained on them, nor on other scans of their rooms; the last room drawn may
+            no arm is trained on them, nor on other scans of their rooms; the last room drawn may
             bring a few more.
         labelled: Share of the training scenes with labels that keep them (ScanNet's Limited
             Reconstructions). The others, and those that have none, teach through a teacher and
@@ -218,6 +218,12 @@ class Experiment(ABC):
             raise ValueError(
                 f"train.optimizer.cycles: {self.train.optimizer.cycles}, but the parameters change "
                 f"{updates} times in all, expected twice or more a cycle"
+            )
+        cycles = self.train.optimizer.cycles
+        if self.snapshots == "online" and cycles < 2 and any(arm.asd for arm in arms):
+            raise ValueError(
+                f"train.optimizer.cycles: {cycles}, but online a snapshot teaches from the next "
+                "cycle on: give 2 or more, or --snapshots offline"
             )
         if self.snapshots == "offline" and self.asd.margin is not None:
             raise ValueError("asd.margin: needs online snapshots, which know their student's IoU")

@@ -38,6 +38,7 @@ def pretrain(
     """
     from rich.console import Console
 
+    from haskd_jax.data.workers import locked
     from haskd_jax.experiments.progress import bar
     from haskd_jax.train.image_training import train_encoder
     from haskd_jax.train.stopping import Stopped
@@ -51,8 +52,9 @@ def pretrain(
         raise ValueError(f"held_back: {held_back} of {len(names)} scenes, expected fewer of them")
     console = Console()
     learnt, others = names[: len(names) - held_back], names[len(names) - held_back :]
+    out.mkdir(parents=True, exist_ok=True)
     try:
-        with bar(console, "image encoder", images.steps) as show:
+        with locked(out), bar(console, "image encoder", images.steps) as show:
             found = train_encoder(images, data, learnt, out, held_back=others, show=show)
     except Stopped as stopped:
         console.print(str(stopped), soft_wrap=True)

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,8 @@ from haskd_jax.experiments.config import Experiment
 from haskd_jax.experiments.trained import check_folder
 from haskd_jax.guarded import guarded
 
+# How long a run of a killed sweep may take to end, seconds: it finishes its step and saves.
+_PATIENCE = 120.0
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -66,12 +69,32 @@ def _run_or_sweep(experiment: Experiment) -> int:
         read_encoder(experiment.encoder)  # long before the first teacher asks for it
     if experiment.seeds == 1:
         return _run(experiment)
+    from haskd_jax.data.workers import locked
     from haskd_jax.experiments.sweep import run_sweep
 
-    return run_sweep(experiment)
+    experiment.out.mkdir(parents=True, exist_ok=True)
+    with locked(experiment.out, patience=_PATIENCE):
+        return run_sweep(experiment)
 
 
 def _run(experiment: Experiment) -> int:
+    import jax
+
+    from haskd_jax.data.workers import locked
+    from haskd_jax.sparse import keep_freed_memory
+
+    keep_freed_memory()
+    _keep_compilations()
+    cluster = experiment.cluster
+    if cluster.enabled:
+        jax.distributed.initialize(cluster.coordinator, cluster.processes, cluster.process)
+    first = jax.process_index() == 0
+    experiment.out.mkdir(parents=True, exist_ok=True)
+    with locked(experiment.out, patience=_PATIENCE) if first else nullcontext():
+        return _run_stages(experiment, first)
+
+
+def _run_stages(experiment: Experiment, first: bool) -> int:
     import jax
     import msgspec
     from rich.console import Console
@@ -81,21 +104,13 @@ def _run(experiment: Experiment) -> int:
     from haskd_jax.experiments.stages import find_scenes, run_prepare
     from haskd_jax.files import write_json
     from haskd_jax.report import write_report
-    from haskd_jax.sparse import keep_freed_memory
     from haskd_jax.train.stopping import Stopped
 
-    keep_freed_memory()
-    _keep_compilations()
-    cluster = experiment.cluster
-    if cluster.enabled:
-        jax.distributed.initialize(cluster.coordinator, cluster.processes, cluster.process)
-    first = jax.process_index() == 0
     console = Console(quiet=not first, soft_wrap=True)
-    experiment.out.mkdir(parents=True, exist_ok=True)
     commit = _commit()
     if "prepare" in experiment.stages and first:
         run_prepare(experiment, console)
-    if cluster.enabled:
+    if experiment.cluster.enabled:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices("prepared")

@@ -25,6 +25,7 @@ from haskd_jax.data.prepared import frame_size, read_manifest, scans_digest
 from haskd_jax.experiments.config import Experiment
 from haskd_jax.experiments.informant import Informant
 from haskd_jax.experiments.progress import bar
+from haskd_jax.train.image_encoders import learnt_scenes
 from haskd_jax.train.selection import Method, read_selection, select, write_selection
 
 Selection = Mapping[str, Sequence[int]]
@@ -112,7 +113,8 @@ def find_scenes(experiment: Experiment) -> Scenes:
         The scenes.
 
     Raises:
-        ValueError: No scene to train on, too few labelled ones, or none to evaluate by.
+        ValueError: No scene to train on, too few labelled ones, none to evaluate by, or one that
+            is trained on too.
         DataError: Its root is no prepared root, or lacks a split.
     """
     config, root = experiment.scenes, experiment.root
@@ -123,6 +125,11 @@ def find_scenes(experiment: Experiment) -> Scenes:
         raise ValueError(f"{root}: no scene of {', '.join(train)}; there are {sorted(there)}")
     names = tuple(name for split in train if split in there for name in list_scenes(root, split))
     tested = tuple(name for split in test for name in list_scenes(root, split))
+    if both := sorted(set(names) & set(tested)):
+        raise ValueError(
+            f"{root}: {len(both)} scenes, such as {both[0]}, would be trained on and tested on "
+            f"({' and '.join(train)}; {' and '.join(test)}): name another split to test on"
+        )
     manifests = {name: read_manifest(root / name) for name in (*names, *tested)}
     with_labels = [name for name in names if _has_labels(manifests[name])]
     if not with_labels:
@@ -207,6 +214,26 @@ def check_frames(experiment: Experiment, scenes: Scenes) -> None:
     batched = (*scenes.labelled, *(scenes.unlabelled if online else ()))
     if scenes.framed.intersection(batched):
         frame_size(scenes.root, batched)
+
+
+def check_encoder(experiment: Experiment, scenes: Scenes) -> None:
+    """Checks that what taught the teachers to see has not seen what they are tested on.
+
+    Args:
+        experiment: Says which image encoder they have.
+        scenes: The scenes.
+
+    Raises:
+        ValueError: It learnt from a scene to test on; names one.
+        DataError: Its folder does not say from which it learnt.
+    """
+    if experiment.encoder is None:
+        return
+    if both := sorted(learnt_scenes(experiment.encoder) & set(scenes.test)):
+        raise ValueError(
+            f"encoder: {experiment.encoder} learnt from {len(both)} of the scenes to test on, such "
+            f"as {both[0]}: give one that has not seen them"
+        )
 
 
 def run_select(

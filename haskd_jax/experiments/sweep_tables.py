@@ -38,10 +38,12 @@ class SeedResults(NamedTuple):
 
 
 _FAMILIES = {"minkunet": "MinkUNet", "spvcnn": "SPVCNN"}
+_OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon", "sgd": "SGD"}
 
 
 def setting_in_words(experiment: Experiment) -> str:
-    """Which network trains, which labels it and its image encoder see, which voxels are taught.
+    """Which network trains, and how long; which labels it and its image encoder see, which voxels
+    are taught.
 
     Args:
         experiment: The experiment.
@@ -53,10 +55,10 @@ def setting_in_words(experiment: Experiment) -> str:
         >>> from haskd_jax.experiments.config import ScenesConfig
         >>> from haskd_jax.experiments.synthrooms import SynthRoomsExperiment
         >>> setting_in_words(SynthRoomsExperiment(encoder=None))
-        'MinkUNet, all labels'
+        'MinkUNet, 1200 steps with AdamW, all labels'
         >>> few = ScenesConfig(labelled=0.2)
         >>> setting_in_words(SynthRoomsExperiment(encoder=None, scenes=few))
-        'MinkUNet, 20 % of the scenes labelled'
+        'MinkUNet, 1200 steps with AdamW, 20 % of the scenes labelled'
     """
     scenes = experiment.scenes
     parts = []
@@ -67,7 +69,9 @@ def setting_in_words(experiment: Experiment) -> str:
     if scenes.labelled_points is not None:
         parts.append(f"{scenes.labelled_points} points a scene labelled")
     family = experiment.model.family  # one of a user's own is a module's name
-    parts = [_FAMILIES.get(family, family), *(parts or ["all labels"])]
+    optimizer = _OPTIMIZERS[experiment.train.optimizer.name]
+    length = f"{experiment.train.steps} steps with {optimizer}"
+    parts = [_FAMILIES.get(family, family), length, *(parts or ["all labels"])]
     for name, taught in (("IHD", experiment.ihd.voxels), ("ASD", experiment.asd.voxels)):
         if taught == "unlabelled":
             parts.append(f"{name} on voxels without labels")
@@ -121,7 +125,9 @@ def _own_training(run: Path, arm: Arm) -> float | None:
     if arm.name == "snapshots":
         folders = [run / "cyclic"]
     elif arm.name == "ensemble":
-        folders = [run / "plain", *(path.parent for path in arm.folder.glob("*/metrics.jsonl"))]
+        assert arm.evaluation is not None
+        members = arm.evaluation.protocol["ensemble"]  # the folder may hold more than were asked
+        folders = [run / "plain", *(arm.folder / str(i) for i in range(1, members))]
     logs = [read_log(folder) for folder in folders if (folder / "metrics.jsonl").exists()]
     seconds = [training_seconds(log) for log in logs]
     known = [value for value in seconds if value is not None]

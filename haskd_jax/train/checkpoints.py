@@ -266,8 +266,8 @@ def _read_weights(path: Path) -> list[Stored]:
             return [_checkpoint.read(newest)]
         except Corrupt as error:
             raise ValueError(
-                f"{newest}: corrupt: {error}. Delete it to use the newest checkpoint beside it, or "
-                "run the training's command again, which writes it anew"
+                f"{newest}: corrupt: {error}. Delete it to use the newest checkpoint beside it; "
+                "the training's command then writes it anew"
             ) from error
     newest_state = _newest(path.parent / "checkpoints", set_aside=False)
     if not newest_state:

@@ -136,7 +136,7 @@ class ASDConfig:
             forward pass.
         adeptness: The best expert of a class, or all by a softmax of their IoU.
         sharpness: Temperature of the softmax.
-        shrinkage: Voxels of the calibration scenes at which a class's IoU counts half.
+        shrinkage: Points of the calibration scenes at which a class's IoU counts half.
         margin: By which an expert must be better than the student, at the last cycle's end, to
             teach a class; None does not ask. Online, the last expert is that student.
         temperature: Of the divergence.

@@ -14,7 +14,7 @@ from haskd_jax.data.prepared import read_json
 from haskd_jax.train.checkpoints import load_weights
 from haskd_jax.train.networks import Network
 
-ENCODER = "encoder.json"
+CONFIG, ENCODER = "config.json", "encoder.json"
 FORMAT, VERSION = "haskd-image-encoder", 1
 
 
@@ -75,6 +75,26 @@ def read_encoder(folder: str | Path) -> dict[str, Any]:
     if found.get("version") != VERSION:
         raise ValueError(f"{path}: version {found.get('version')}, expected {VERSION}")
     return found
+
+
+def learnt_scenes(folder: str | Path) -> frozenset[str]:
+    """The scenes whose frames an encoder was trained on.
+
+    Args:
+        folder: Of its training.
+
+    Returns:
+        Their names.
+
+    Raises:
+        DataError: The folder lacks the training's configuration.
+
+    Example:
+        >>> from haskd_jax.experiments import synthrooms
+        >>> len(learnt_scenes(synthrooms.ENCODER))
+        360
+    """
+    return frozenset(read_json(Path(folder) / CONFIG)["scenes"])
 
 
 def encoder_in_words(encoder: Mapping[str, Any]) -> str:

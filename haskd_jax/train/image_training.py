@@ -26,7 +26,14 @@ from haskd_jax.files import map_array, write_json
 from haskd_jax.train.checkpoints import Checkpoints, save_weights
 from haskd_jax.train.config import ImageTrainingConfig, OptimizerConfig
 from haskd_jax.train.image_augmentation import augment_images
-from haskd_jax.train.image_encoders import ENCODER, FORMAT, VERSION, make_encoder, read_encoder
+from haskd_jax.train.image_encoders import (
+    CONFIG,
+    ENCODER,
+    FORMAT,
+    VERSION,
+    make_encoder,
+    read_encoder,
+)
 from haskd_jax.train.inputs import Views
 from haskd_jax.train.log import Log
 from haskd_jax.train.metrics import count_on_host, iou, mean_iou
@@ -35,7 +42,6 @@ from haskd_jax.train.optimizer import make_optimizer
 from haskd_jax.train.state import TrainState, init_state
 from haskd_jax.train.stopping import Stopped, save_batch, sigterm
 
-_CONFIG = "config.json"
 Array = np.ndarray
 Show = Callable[[int, Mapping[str, float]], None]
 _Numbers = tuple[jax.Array, jax.Array]  # a step's loss and the norm of its gradient
@@ -188,7 +194,7 @@ def _make_step(
 def _claim(folder: Path, wanted: dict[str, Any]) -> None:
     """Refuses the folder of another training."""
     wanted = msgspec.json.decode(msgspec.json.encode(wanted))  # tuples become lists, as in the file
-    path = folder / _CONFIG
+    path = folder / CONFIG
     if path.exists():
         names = [name.removeprefix("images.") for name in differing(read_json(path), wanted)]
         if names:

@@ -102,7 +102,13 @@ def fit(
         done = 0
         if restored is not None:
             done, state = restored.step, restored.state
-            _set_state(iterators, restored.loader_state)
+            try:
+                _set_state(iterators, restored.loader_state)
+            except ValueError as error:
+                raise ValueError(
+                    f"{folder}: its training cannot be gone on with: {error}. Remove the folder to "
+                    "train anew, or go on with the options and the version it was begun with"
+                ) from error
             _logger.info("%s: going on after step %d", folder, done)
         experts: list[Snapshot] = []
         if ends:
@@ -257,10 +263,15 @@ def _stop(
     path = save_batch(folder, step, arrays)
     names = ", ".join(scenes[i] for batch in batches for i in batch.scene.tolist() if i >= 0)
     numbers = ", ".join(f"{name} {value:.6g}" for name, value in values.items())
-    reason, advice = "loss or gradient is not finite", "lower the learning rate, or look"
-    if values["overflow"]:
-        reason, advice = "voxels did not fit their grids", "remove capacities.json to measure, look"
+    reason = "loss or gradient is not finite"
+    advice = "lower the learning rate, or look at the scenes with haskd doctor"
+    if values["overflow"]:  # batches are cropped to their capacities before
+        reason = "voxels did not fit their grids"
+        advice = (
+            "was capacities.json changed? Remove the folder to measure and train anew; or does a "
+            "backbone of your own make more grids than its attribute levels says"
+        )
     raise FloatingPointError(
-        f"step {step}: {reason} ({numbers}); scenes {names}; the batch is in {path}: {advice} at "
-        "the scenes with haskd doctor; checkpoints of earlier steps stay"
+        f"step {step}: {reason} ({numbers}); scenes {names}; the batch is in {path}: {advice}; "
+        "checkpoints of earlier steps stay"
     )

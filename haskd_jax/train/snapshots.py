@@ -130,8 +130,8 @@ class Snapshots:
             except Corrupt as error:
                 raise ValueError(
                     f"{path}: the expert of cycle {cycle} is corrupt: {error}. Put a copy of the "
-                    "folder back; or delete it together with the checkpoints of later steps, and "
-                    "the cycle is trained again"
+                    "folder back; or delete it together with the checkpoints of later steps and "
+                    "the folder weights, if it is there, and the cycle is trained again"
                 ) from error
         return found
 

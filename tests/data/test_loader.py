@@ -134,6 +134,10 @@ def test_what_decides_the_batches_is_in_the_fingerprint(training):
     for name, value in changes.items():
         changed = replace(training, **{name: value}).fingerprint()
         assert {key for key, digest in changed.items() if digest != before[key]} == {name}
+    # The frames of scenes that are in no batch decide nothing.
+    chosen = replace(training, selection=changes["selection"])
+    more = replace(training, selection=changes["selection"] | {"a room to test on": [1]})
+    assert more.fingerprint() == chosen.fingerprint()
 
 
 def test_processes_share_the_same_stream(root):

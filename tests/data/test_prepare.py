@@ -1,7 +1,10 @@
 """Preparation as a whole: failures stay local, killed runs resume, the exit code tells."""
 
+import errno
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from haskd_jax.data.prepare_cli import main
 from haskd_jax.data.prepared import verify_scene
 from haskd_jax.data.scannet import ScanNet
 from haskd_jax.data.scene import Cloud, Frame
+from haskd_jax.data.workers import locked
 from haskd_jax.files import PARTIAL
 from tests.data import raw
 
@@ -149,8 +153,29 @@ def test_two_preparations_in_one_folder(tmp_path):
     prepare(source, tmp_path / "out")
     with (tmp_path / "out" / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match="another process is preparing here"):
+        with pytest.raises(DataError, match="another process is at work here"):
             prepare(source, tmp_path / "out")
+
+
+def test_a_process_that_is_about_to_end_is_waited_for(tmp_path, caplog):
+    import fcntl
+
+    file = (tmp_path / ".lock").open("w")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    with ThreadPoolExecutor() as other:
+        other.submit(lambda: (time.sleep(0.3), file.close()))
+        with locked(tmp_path, patience=60.0):
+            assert file.closed
+    assert "waiting for another process" in caplog.text
+
+
+def test_a_filesystem_without_locks_has_none(tmp_path, monkeypatch):
+    def no_locks(file, how):
+        raise OSError(errno.ENOSYS, "not there")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with locked(tmp_path), locked(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("workers", [0, -1])

@@ -3,9 +3,11 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from haskd_jax.data.workers import locked
 from haskd_jax.experiments import synthrooms
 from haskd_jax.experiments.arm_evaluation import evaluate_arm
 from haskd_jax.experiments.arm_identity import identity, others_training
@@ -78,6 +80,34 @@ def test_pictures_that_lack_are_made_and_the_record_stays(experiment):
     written = found.stat().st_mtime_ns
     evaluate_arm(more, "plain")
     assert found.stat().st_mtime_ns == written
+
+
+def test_predictions_of_another_evaluation_are_not_shown_beside_it(experiment):
+    setup = setup_of(replace(experiment, pictures=3))
+    leave(setup, "plain")
+    evaluate_arm(setup, "plain")
+    stored = experiment.out / "plain" / "predictions" / "five.npy"
+    assert stored.exists()
+    evaluate_arm(setup_of(replace(experiment, tta=4)), "plain")
+    assert not stored.exists()
+
+
+def test_one_shape_of_batches_on_several_devices(experiment, unchecked_annotations):
+    train = replace(experiment.train, buckets=2)
+    setup = setup_of(replace(experiment, train=train))
+    with pytest.raises(ValueError, match=r"train.buckets: 2 on 3 devices, expected 1"):
+        train_arm(replace(setup, mesh=SimpleNamespace(size=3)), "plain")
+
+
+def test_two_runs_in_one_folder(experiment, monkeypatch, capsys):
+    monkeypatch.setattr("haskd_jax.experiments.run._PATIENCE", 0.0)
+    experiment = replace(experiment, encoder=None, arms=("plain",), stages=("report",))
+    experiment.out.mkdir()
+    with locked(experiment.out):
+        for seeds in (1, 2):
+            assert run(replace(experiment, seeds=seeds)) == 2
+            assert "another process is at work here" in capsys.readouterr().err
+        assert [path.name for path in experiment.out.iterdir()] == [".lock"]
 
 
 def test_other_weights_are_scored_anew(experiment):

@@ -10,8 +10,10 @@ from rich.console import Console
 from haskd_jax.data.writer import SceneWriter
 from haskd_jax.experiments.arm_runs import run_arms
 from haskd_jax.experiments.config import ScenesConfig, ViewsConfig
+from haskd_jax.experiments.own import OwnExperiment
 from haskd_jax.experiments.stages import find_scenes, run_select
 from haskd_jax.experiments.synthrooms import SynthRoomsExperiment
+from haskd_jax.files import write_json
 from tests.train.trained import cloud, frame, write_root, write_scene
 
 
@@ -70,6 +72,27 @@ def test_nothing_is_evaluated_by_scenes_without_labels(tmp_path):
         find_scenes(experiment)
     shutil.rmtree(tmp_path / "a" / "six")
     assert find_scenes(experiment).test == ("five",)
+
+
+def test_no_scene_is_both_trained_on_and_tested_on(tmp_path):
+    experiment = OwnExperiment(
+        prepared=rooms(tmp_path / "a").root, out=tmp_path, test="train",
+        arms=("plain",), scenes=ScenesConfig(calibration=0),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"3 scenes, such as four, would be trained on and tested"):
+        find_scenes(experiment)
+
+
+def test_an_encoder_that_has_seen_a_scene_to_test_on_is_refused(tmp_path):
+    experiment = rooms(
+        tmp_path / "a", scenes=ScenesConfig(calibration=0), arms=("teacher",), stages=("select",),
+        encoder=tmp_path / "encoder",
+    )  # fmt: skip
+    write_json(tmp_path / "encoder" / "config.json", {"scenes": ["one", "five"]})
+    with pytest.raises(ValueError, match=r"encoder: .* learnt from 1 of the scenes .* as five"):
+        run_arms(experiment, find_scenes(experiment), Console(quiet=True), None)
+    write_json(tmp_path / "encoder" / "config.json", {"scenes": ["one", "three"]})
+    run_arms(experiment, find_scenes(experiment), Console(quiet=True), None)
 
 
 @pytest.mark.parametrize("information", [0.0, 1.0])

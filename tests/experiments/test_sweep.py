@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from typing import get_args, get_type_hints
 
 import msgspec
 import numpy as np
@@ -25,6 +26,7 @@ from haskd_jax.experiments.sweep_tables import (
 )
 from haskd_jax.files import write_json
 from haskd_jax.report import read_results, write_report
+from haskd_jax.train.config import OptimizerConfig
 from tests.report import fake
 
 ARMS = ("plain", "cyclic", "snapshots")
@@ -101,6 +103,22 @@ def test_results(written):
     seconds = {row["arm"]: float(row["training_seconds"]) for row in table}
     assert seconds == {"plain": 8.0, "cyclic": 9.0, "snapshots": 9.0}
     assert len(read_results(out / "results.csv")) == len(ARMS) * len(SEEDS)
+
+
+def test_an_ensemble_took_the_trainings_of_the_members_that_were_scored(tmp_path):
+    """The folder may hold more, of a command that asked for them."""
+    write_json(
+        tmp_path / "run.json",
+        {"format": "haskd-run", "version": 1, "arms": ["ensemble"], "experiment": "synthrooms"},
+    )
+    matrix = confusion(np.random.default_rng(0))
+    fake.write_evaluation(tmp_path / "ensemble", matrix, seconds=0.1, ensemble=2)
+    for folder, seconds in (("plain", 8.0), ("ensemble/1", 9.0), ("ensemble/2", 100.0)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        text = line(10, seconds / 2, 0.4) + line(20, seconds, 0.4)
+        (tmp_path / folder / "metrics.jsonl").write_text(text)
+    (row,) = read_seed(tmp_path, setting="all labels", seed=0).results
+    assert row.values["training_seconds"] == 17.0
 
 
 def test_summary(written):
@@ -230,10 +248,10 @@ def test_setting_in_words(tmp_path):
     def words(**changes):
         return setting_in_words(dataclasses.replace(synthrooms.DEBUG, **changes))
 
-    assert words() == "MinkUNet, 60 % of the scenes labelled"
+    assert words() == "MinkUNet, 4 steps with AdamW, 60 % of the scenes labelled"
     listed = ScenesConfig(labelled_list=tmp_path / "scenes_20.txt", labelled_points=20)
     assert words(scenes=listed, model=synthrooms.SMALL.model) == (
-        "SPVCNN, scenes of scenes_20.txt labelled, 20 points a scene labelled"
+        "SPVCNN, 4 steps with AdamW, scenes of scenes_20.txt labelled, 20 points a scene labelled"
     )
     taught = synthrooms.DEBUG.ihd, synthrooms.DEBUG.asd
     ihd, asd = (dataclasses.replace(one, voxels="unlabelled") for one in taught)
@@ -241,8 +259,13 @@ def test_setting_in_words(tmp_path):
     assert words(asd=asd) == f"{words()}, ASD on voxels without labels"
     encoder = "image encoder trained before on 17,280 labelled frames"
     assert words(scenes=ScenesConfig(), encoder=synthrooms.ENCODER) == (
-        f"MinkUNet, all labels, {encoder}"
+        f"MinkUNet, 4 steps with AdamW, all labels, {encoder}"
     )
+    # The optimizers are those that a training may have.
+    for name in get_args(get_type_hints(OptimizerConfig)["name"]):
+        optimizer = dataclasses.replace(synthrooms.DEBUG.train.optimizer, name=name)
+        train = dataclasses.replace(synthrooms.DEBUG.train, optimizer=optimizer)
+        assert f" steps with {name}," in words(train=train).lower()
 
 
 @pytest.mark.parametrize(

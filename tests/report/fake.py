@@ -68,11 +68,14 @@ def scores(confusion):
     }
 
 
-def write_evaluation(folder, confusion, *, views=0, parameters=612_404, seconds=0.21, **changes):
+def write_evaluation(
+    folder, confusion, *, views=0, ensemble=1, parameters=612_404, seconds=0.21, **changes
+):
     """`evaluation.json` of a confusion matrix."""
     folder.mkdir(parents=True, exist_ok=True)
     protocol = {"dataset": "SynthRooms", "split": "test", "scenes": 40, "labels": "all"}
     protocol |= {"unit": "points", "voxel_size": 0.05, "tta": 1, "views": views}
+    protocol["ensemble"] = ensemble
     protocol |= {"checkpoint": "last", "step": 600, "commit": "2516810", "package": "0.1.0"}
     value = {"format": "haskd-evaluation", "version": 1, "protocol": protocol}
     value |= {"classes": list(CLASSES), "confusion": np.asarray(confusion).tolist()}

@@ -268,6 +268,14 @@ class TestExperiment:
                 {"snapshots": "online", "asd": ASDConfig(teaching="offline")},
                 "asd.teaching: offline needs finished snapshots",
             ),
+            (
+                {
+                    "arms": ("asd",),
+                    "snapshots": "online",
+                    "train": TrainConfig(optimizer=OptimizerConfig(cycles=1)),
+                },
+                "cycles: 1, but online a snapshot teaches from the next",
+            ),
             ({"asd": ASDConfig(margin=0.1)}, "asd.margin: needs online snapshots"),
             ({"pictures": -1}, "pictures: -1"),
             ({"ensemble": 0}, "ensemble: 0"),
