@@ -7,7 +7,7 @@ from rich.console import Console
 from haskd_jax.experiments.arm_evaluation import evaluate_arm
 from haskd_jax.experiments.arm_identity import others_training, refuse_others
 from haskd_jax.experiments.arm_setup import ArmSetup
-from haskd_jax.experiments.arm_training import train_arm
+from haskd_jax.experiments.arm_training import check_batches, train_arm
 from haskd_jax.experiments.arms import ARMS, ArmName
 from haskd_jax.experiments.config import Experiment
 from haskd_jax.experiments.informant import Informant
@@ -91,6 +91,8 @@ def run_arms(experiment: Experiment, scenes: Scenes, console: Console, commit: s
         if method != later
     }
     setup = ArmSetup(experiment, scenes, selections, console, commit, make_mesh())
+    if set(experiment.stages) & {"teacher", "student"}:
+        check_batches(setup)
     for name in experiment.all_arms:
         if later in methods and later == ARMS[name].views:
             selections[later] = run_select(experiment, scenes, later, console, _informant(setup))

@@ -67,6 +67,13 @@ class ArmSetup:
         taught = arm.teacher is not None or arm.asd is not None
         return self.scenes.unlabelled if taught else ()
 
+    def places(self, arm: Arm) -> tuple[int, int]:
+        """Scenes with and without labels of one device's batch."""
+        config = self.config(arm)
+        # As many labelled ones as without the others, which come on top.
+        more = config.unlabelled or config.batch_size
+        return config.batch_size, more if self.unlabelled(arm) else 0
+
     def snapshots(self, arm: Arm) -> str | None:
         """Whose snapshots teach it: "online" its own, else those of another arm."""
         if arm.asd is None:

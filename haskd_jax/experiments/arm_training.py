@@ -39,6 +39,33 @@ from haskd_jax.train.soft_labels import predict_soft_labels
 from haskd_jax.train.step import Task
 
 
+def check_batches(setup: ArmSetup) -> None:
+    """Refuses batches that cannot be made, before the first arm is trained.
+
+    Args:
+        setup: The experiment.
+
+    Raises:
+        ValueError: An odd number of scenes where they are mixed two and two, or several shapes
+            on several devices.
+    """
+    mixed = recipe_of(setup.experiment.scenes).mix > 0
+    for name in setup.experiment.all_arms:
+        arm = ARMS[name]
+        config, places = setup.config(arm), setup.places(arm)
+        option = "train_teacher" if arm.role == "teacher" else "train"
+        if mixed and sum(places) % 2:
+            raise ValueError(
+                f"{option}.batch_size: {config.batch_size}, but scenes are mixed two and two, and "
+                f"a batch of {name} has {sum(places)}: give an even number, or --scenes.mix 0"
+            )
+        if setup.mesh.size > 1 and (config.buckets or 1) > 1:
+            raise ValueError(
+                f"{option}.buckets: {config.buckets} on {setup.mesh.size} devices, expected 1: all "
+                "take the same shapes in a step"
+            )
+
+
 def train_arm(setup: ArmSetup, name: ArmName) -> None:
     """Trains an arm, unless it is trained already; what it needs is there.
 
@@ -159,18 +186,12 @@ def _loader(
     seed: int,
 ) -> Loader:
     scenes, config = setup.scenes, setup.config(arm)
-    if setup.mesh.size > 1 and (config.buckets or 1) > 1:
-        raise ValueError(
-            f"train.buckets: {config.buckets} on {setup.mesh.size} devices, expected 1: all take "
-            "the same shapes in a step"
-        )
     names = labelled = scenes.labelled
-    groups: tuple[tuple[int, int], ...] = ((len(labelled), config.batch_size),)
-    unlabelled = setup.unlabelled(arm)
-    if unlabelled:
-        # As many labelled scenes a batch as without the others, which come on top.
+    places, more = setup.places(arm)
+    groups: tuple[tuple[int, int], ...] = ((len(labelled), places),)
+    if unlabelled := setup.unlabelled(arm):
         names = (*labelled, *unlabelled)
-        groups = (*groups, (len(unlabelled), config.unlabelled or config.batch_size))
+        groups = (*groups, (len(unlabelled), more))
     framed = bool(scenes.framed & set(names))
     if setup.sees(arm) and not framed:
         setup.console.print(
@@ -184,7 +205,7 @@ def _loader(
         scenes.root,
         names,
         recipe=recipe_of(setup.experiment.scenes),
-        batch_size=sum(places for _, places in groups),
+        batch_size=places + more,
         groups=groups,
         seed=seed,
         levels=network.levels,

@@ -11,7 +11,7 @@ from haskd_jax.data.workers import locked
 from haskd_jax.experiments import synthrooms
 from haskd_jax.experiments.arm_evaluation import evaluate_arm
 from haskd_jax.experiments.arm_identity import identity, others_training
-from haskd_jax.experiments.arm_training import train_arm
+from haskd_jax.experiments.arm_training import check_batches, train_arm
 from haskd_jax.experiments.arms import ARMS
 from haskd_jax.experiments.run import run
 from haskd_jax.files import write_json
@@ -92,11 +92,25 @@ def test_predictions_of_another_evaluation_are_not_shown_beside_it(experiment):
     assert not stored.exists()
 
 
-def test_one_shape_of_batches_on_several_devices(experiment, unchecked_annotations):
-    train = replace(experiment.train, buckets=2)
-    setup = setup_of(replace(experiment, train=train))
+def test_batches_that_cannot_be_made(experiment, unchecked_annotations):
+    experiment = replace(experiment, arms=("ihd",))
+
+    def check(devices=1, mix=0.0, **changes):
+        scenes = replace(experiment.scenes, mix=mix)
+        setup = setup_of(replace(experiment, scenes=scenes, **changes))
+        check_batches(replace(setup, mesh=SimpleNamespace(size=devices)))
+
+    odd = replace(experiment.train, batch_size=3)
+    check(train=odd)
+    check(mix=0.8)
+    with pytest.raises(ValueError, match=r"train.batch_size: 3, but .* a batch of ihd has 3: give"):
+        check(mix=0.8, train=odd)
+    with pytest.raises(ValueError, match=r"train_teacher.batch_size: 3, but .* of teacher has 3"):
+        check(mix=0.8, train_teacher=odd)
+    several = replace(experiment.train, buckets=2)
+    check(train=several)
     with pytest.raises(ValueError, match=r"train.buckets: 2 on 3 devices, expected 1"):
-        train_arm(replace(setup, mesh=SimpleNamespace(size=3)), "plain")
+        check(devices=3, train=several)
 
 
 def test_two_runs_in_one_folder(experiment, monkeypatch, capsys):
