@@ -103,7 +103,7 @@ def refusal(training: Training, held: str) -> str:
     Returns:
         A line that says what to do.
     """
-    return f"{training.folder} holds {held}: give another --out, or --overwrite to redo it"
+    return f"{training.folder} holds {held}: give another --out, or train it anew with --overwrite"
 
 
 def refuse_others(setup: ArmSetup, names: Iterable[ArmName]) -> None:

@@ -42,7 +42,7 @@ def label_points(
     *,
     capacity: tuple[int, ...],
 ) -> PointLabels:
-    """From a cloud to its labels, as `evaluation.predict_scene` does it uncut. Jittable.
+    """From a cloud to its labels, as `prediction.predict_scene` does it uncut. Jittable.
 
     Args:
         network: A student.

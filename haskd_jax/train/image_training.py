@@ -131,7 +131,7 @@ def train_encoder(
             done += 1
             pending = done, colour, label, numbers
             logs = done % config.log_every == 0 or done == config.steps
-            leaves = bool(terminated) and done < config.steps
+            leaves = bool(terminated)
             saves = leaves or done % config.save_every == 0
             if logs or saves:
                 loss = check(pending)

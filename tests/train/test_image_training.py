@@ -132,6 +132,24 @@ def test_sigterm_saves_before_leaving(root, trained, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+def test_sigterm_in_the_last_step_begins_no_scoring(root, trained, tmp_path, monkeypatch):
+    folder, found, _ = trained
+    out = tmp_path / "stopped"
+    batches = image_training._batches
+
+    def last_one_terminates(*args):
+        for number, batch in enumerate(batches(*args), 1):
+            if number == CONFIG.steps:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    monkeypatch.setattr(image_training, "_batches", last_one_terminates)
+    with pytest.raises(Stopped, match=f"saved after step {CONFIG.steps}"):
+        train_encoder(CONFIG, root, SCENES[:2], out, held_back=SCENES[2:])
+    assert not (out / "encoder.json").exists()
+    assert train_encoder(CONFIG, root, SCENES[:2], out, held_back=SCENES[2:]) == found
+
+
 def test_what_is_done_is_not_done_again(root, trained):
     folder, found, _ = trained
     before = (folder / "encoder.json").stat().st_mtime_ns
