@@ -133,7 +133,7 @@ def test_sigterm_saves_before_leaving(root, trained, tmp_path):
 
 
 def test_sigterm_in_the_last_step_begins_no_scoring(root, trained, tmp_path, monkeypatch):
-    folder, found, _ = trained
+    _, found, _ = trained
     out = tmp_path / "stopped"
     batches = image_training._batches
 
