@@ -40,7 +40,8 @@ def plot(folder: Path) -> Path:
         values = [value for (name, _), value in score.items() if name == arm]
         mean = sum(values) / len(values)
         axes.plot([i - 0.2, i + 0.2], [mean, mean], color="tab:red", linewidth=2)
-        axes.annotate(f"{mean:.1f}", (i + 0.22, mean), va="center", color="tab:red")
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+        axes.annotate(f"{mean:.1f}", (i + 0.25, mean), va="center", color="tab:red", bbox=box)
     axes.set_xticks(range(len(arms)), arms)
     axes.set_xlim(-0.5, len(arms) - 0.2)
     axes.set_ylabel("mIoU, %")

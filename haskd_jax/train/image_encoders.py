@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import PyTree
 
 from haskd_jax import models
+from haskd_jax.data import DataError
 from haskd_jax.data.prepared import read_json
 from haskd_jax.train.checkpoints import load_weights
 from haskd_jax.train.networks import Network
@@ -87,14 +88,18 @@ def learnt_scenes(folder: str | Path) -> frozenset[str]:
         Their names.
 
     Raises:
-        DataError: The folder lacks the training's configuration.
+        DataError: The folder lacks the training's configuration, or it is damaged.
 
     Example:
         >>> from haskd_jax.experiments import synthrooms
         >>> len(learnt_scenes(synthrooms.ENCODER))
         360
     """
-    return frozenset(read_json(Path(folder) / CONFIG)["scenes"])
+    path = Path(folder) / CONFIG
+    found = read_json(path)
+    if not isinstance(found, dict) or not isinstance(found.get("scenes"), list):
+        raise DataError(path, "does not say from which scenes the encoder learnt: train it anew")
+    return frozenset(found["scenes"])
 
 
 def encoder_in_words(encoder: Mapping[str, Any]) -> str:

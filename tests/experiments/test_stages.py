@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from haskd_jax.data import DataError
 from haskd_jax.data.writer import SceneWriter
 from haskd_jax.experiments.arm_runs import run_arms
 from haskd_jax.experiments.config import ScenesConfig, ViewsConfig
@@ -90,6 +91,9 @@ def test_an_encoder_that_has_seen_a_scene_to_test_on_is_refused(tmp_path):
     )  # fmt: skip
     write_json(tmp_path / "encoder" / "config.json", {"scenes": ["one", "five"]})
     with pytest.raises(ValueError, match=r"encoder: .* learnt from 1 of the scenes .* as five"):
+        run_arms(experiment, find_scenes(experiment), Console(quiet=True), None)
+    write_json(tmp_path / "encoder" / "config.json", {"seed": 0})
+    with pytest.raises(DataError, match=r"config.json: does not say from which scenes"):
         run_arms(experiment, find_scenes(experiment), Console(quiet=True), None)
     write_json(tmp_path / "encoder" / "config.json", {"scenes": ["one", "three"]})
     run_arms(experiment, find_scenes(experiment), Console(quiet=True), None)
