@@ -55,10 +55,10 @@ def setting_in_words(experiment: Experiment) -> str:
         >>> from haskd_jax.experiments.config import ScenesConfig
         >>> from haskd_jax.experiments.synthrooms import SynthRoomsExperiment
         >>> setting_in_words(SynthRoomsExperiment(encoder=None))
-        'MinkUNet, 1200 steps with AdamW, all labels'
+        'MinkUNet, 1000 steps with AdamW, all labels'
         >>> few = ScenesConfig(labelled=0.2)
         >>> setting_in_words(SynthRoomsExperiment(encoder=None, scenes=few))
-        'MinkUNet, 1200 steps with AdamW, 20 % of the scenes labelled'
+        'MinkUNet, 1000 steps with AdamW, 20 % of the scenes labelled'
     """
     scenes = experiment.scenes
     parts = []

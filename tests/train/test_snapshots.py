@@ -91,7 +91,7 @@ def test_weights_of_a_finished_training(tmp_path):
     params, state = load_weights(tmp_path, *LIKE)
     assert_same((params, state), ({0: {"w": np.full(3, 2, "f4")}}, {"mean": np.ones(2, "f4")}))
     flip(description(next((tmp_path / "weights").iterdir())))
-    with pytest.raises(ValueError, match=r"weights.*corrupt.*command again"):
+    with pytest.raises(ValueError, match=r"weights.*corrupt.*command then writes it anew"):
         load_weights(tmp_path, *LIKE)
 
 
