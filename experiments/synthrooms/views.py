@@ -8,33 +8,21 @@ number of views, and prints means and, of two teachers, the paired difference.
 """
 
 import sys
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-from scipy import stats
 
 from haskd_jax.data.prepared import read_json
-from haskd_jax.experiments.arms import ARMS, ArmName
+from haskd_jax.experiments.arms import ARMS
 from haskd_jax.experiments.sweep_tables import write_csv
 from haskd_jax.experiments.trained import load_trained
+from haskd_jax.report import paired_differences
+from haskd_jax.report.statistics import KEYS, Result, summaries
 from haskd_jax.train.evaluation import evaluate
 from haskd_jax.train.selection import Method, select
 
 
-class Row(NamedTuple):
-    """One evaluation: mIoU over the points of all test rooms."""
-
-    seed: int
-    teacher: ArmName
-    views: int
-    miou: float
-
-
-def score(sweep: Path, numbers: Sequence[int]) -> Iterator[Row]:
+def score(sweep: Path, numbers: Sequence[int]) -> Iterator[Result]:
     """The teachers of all seeds from all numbers of views.
 
     Args:
@@ -42,7 +30,8 @@ def score(sweep: Path, numbers: Sequence[int]) -> Iterator[Row]:
         numbers: Of views.
 
     Yields:
-        Each result, once it is there.
+        The mIoU over the points of all test rooms, each once it is there; the number of views is
+        its setting.
     """
     runs = sorted(sweep.glob("seed_*"), key=lambda run: int(run.name.removeprefix("seed_")))
     info = read_json(runs[0] / "run.json")
@@ -74,22 +63,21 @@ def score(sweep: Path, numbers: Sequence[int]) -> Iterator[Row]:
                     selection=frames(arm.views, views),
                     timed=False,
                 )
-                yield Row(int(run.name.removeprefix("seed_")), name, views, found.miou)
+                seed = int(run.name.removeprefix("seed_"))
+                yield Result(f"{views} views", name, seed, {"miou": found.miou})
 
 
-def summary(rows: Sequence[Row]) -> Iterator[str]:
+def summary(rows: Sequence[Result]) -> Iterator[str]:
     """Means over seeds by number of views, percent, and what IOF's teacher has more, paired."""
-    found: dict[tuple[ArmName, int], dict[int, float]] = defaultdict(dict)
-    for row in rows:
-        found[row.teacher, row.views][row.seed] = 100 * row.miou
-    for (name, views), by_seed in found.items():
-        yield f"{name}, {views} views: {np.mean(list(by_seed.values())):.1f}"
-        best = found.get(("teacher", views), {})
-        seeds = sorted(best.keys() & by_seed.keys())
-        if name != "teacher" and len(seeds) > 1:
-            more = np.array([best[seed] - by_seed[seed] for seed in seeds])
-            low, high = stats.ttest_1samp(more, 0).confidence_interval(0.95)
-            yield f"  teacher - {name}: {more.mean():+.1f}, 95 % interval {low:+.1f} to {high:+.1f}"
+    for over in summaries(rows):
+        yield f"{over.setting}, {over.arm}: {100 * over.mean:.1f}"
+    for reference in ("teacher_uniform", "teacher_random"):
+        pair = [row for row in rows if row.arm in ("teacher", reference)]
+        for found in paired_differences(pair, reference=reference):
+            text = f"{found.setting}, teacher - {reference}: {100 * found.mean:+.1f}"
+            if found.low is not None and found.high is not None:
+                text += f", 95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f}"
+            yield text
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -98,8 +86,9 @@ def main(arguments: Sequence[str]) -> None:
     rows = []
     for row in score(sweep, [int(number) for number in arguments[2:]]):
         rows.append(row)
-        print(*row, flush=True)
-    write_csv(folder / "views.csv", Row._fields, rows)
+        print(row.setting, row.arm, row.seed, row.values["miou"], flush=True)
+    table = ([row.setting, row.arm, row.seed, row.values["miou"]] for row in rows)
+    write_csv(folder / "views.csv", [*KEYS, "miou"], table)
     print(*summary(rows), sep="\n")
 
 

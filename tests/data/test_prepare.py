@@ -3,8 +3,6 @@
 import errno
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -157,15 +155,15 @@ def test_two_preparations_in_one_folder(tmp_path):
             prepare(source, tmp_path / "out")
 
 
-def test_a_process_that_is_about_to_end_is_waited_for(tmp_path, caplog):
+def test_a_process_that_is_about_to_end_is_waited_for(tmp_path, caplog, monkeypatch):
     import fcntl
 
     file = (tmp_path / ".lock").open("w")
     fcntl.flock(file, fcntl.LOCK_EX)
-    with ThreadPoolExecutor() as other:
-        other.submit(lambda: (time.sleep(0.3), file.close()))
-        with locked(tmp_path, patience=60.0):
-            assert file.closed
+    # It ends while this one waits.
+    monkeypatch.setattr("haskd_jax.data.workers.time.sleep", lambda seconds: file.close())
+    with locked(tmp_path, patience=60.0):
+        assert file.closed
     assert "waiting for another process" in caplog.text
 
 
